@@ -1,0 +1,3 @@
+/** Devices: the contract, the operator table, and the one place that names the backends. */
+export * from "./contract.ts";
+export * from "./ops.ts";
