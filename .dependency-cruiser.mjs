@@ -51,12 +51,7 @@ export default {
       from: { path: "^src/", pathNot: "^src/device/" },
       to: { path: "^node_modules/koffi" },
     },
-    {
-      name: "no-cycles",
-      severity: "error",
-      from: {},
-      to: { circular: true, viaOnly: { dependencyTypesNot: ["type-only"] } },
-    },
+    { name: "no-cycles", severity: "error", from: {}, to: { circular: true } },
   ],
   options: {
     tsPreCompilationDeps: true,

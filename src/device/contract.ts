@@ -74,7 +74,7 @@ export interface Device extends Disposable {
   /** Queues one operator. Throws UnsupportedOpError, DisposedError. */
   run<Name extends OpName>(name: Name, args: OpArguments<Name>): void;
   /** Whether `run` has a kernel for this operator with these dtypes, by tensor name. */
-  supports<Name extends OpName>(name: Name, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean;
+  supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean;
   /** Queues a copy to the device; `bytes` may be changed as soon as this returns. */
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void;
   /** Waits for queued work and fills `into`. */

@@ -1,0 +1,232 @@
+/**
+ * The decoder that all families share: pre-norm blocks of causal attention and feed-forward, a final norm and a head. Each
+ * residual addition is fused into the norm after it, so a block hands on its stream and a pending `delta`.
+ *
+ * Two ways through: `forward` over whole (packed) sequences, on a tape when training, and `step` over a paged cache.
+ */
+import { invariant } from "../../base/index.ts";
+import type { Dtype, FloatDtype } from "../../base/index.ts";
+import {
+  activation,
+  embedding,
+  gatedActivation,
+  languageModelLoss,
+  linear,
+  normalise,
+  pagedSelfAttention,
+  ParameterStore,
+  recomputed,
+  rotaryTable,
+  selfAttention,
+} from "../../tensor/index.ts";
+import type {
+  Context,
+  LanguageModelLossOptions,
+  NormWeights,
+  PagedBatch,
+  PagedLayerCache,
+  Parameter,
+  RotaryTable,
+  Tensor,
+} from "../../tensor/index.ts";
+import type { DecoderConfig } from "./config.ts";
+import {
+  embeddingName,
+  finalNormBiasName,
+  finalNormGainName,
+  headName,
+  layerNames,
+  parameterSpecs,
+} from "./specs.ts";
+
+/** Whole sequences: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
+export interface SequenceBatch {
+  /** i32 (N) */
+  tokens: Tensor;
+  /** i32 (N) */
+  positions: Tensor;
+  numSequences: number;
+  sequenceLength: number;
+  /** i32 (numSequences + 1) */
+  cuSeqLens?: Tensor | undefined;
+}
+
+export interface DecoderOptions {
+  dtype: FloatDtype;
+  /** dtype of the gradients; absent for inference. */
+  gradientDtype?: FloatDtype | undefined;
+}
+
+interface LayerWeights {
+  attentionNorm: NormWeights;
+  qkv: Parameter;
+  qkvBias: Parameter | undefined;
+  output: Parameter;
+  outputBias: Parameter | undefined;
+  mlpNorm: NormWeights;
+  up: Parameter;
+  upBias: Parameter | undefined;
+  down: Parameter;
+  downBias: Parameter | undefined;
+}
+
+/** The residual stream (N, C) and what is still to be added to it. */
+interface Stream {
+  x: Tensor;
+  delta: Tensor | undefined;
+}
+
+export class Decoder implements Disposable {
+  readonly config: DecoderConfig;
+  readonly dtype: FloatDtype;
+  readonly parameters: ParameterStore;
+  readonly rotary: RotaryTable | undefined;
+  readonly #layers: readonly LayerWeights[];
+  readonly #finalNorm: NormWeights;
+
+  /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
+  constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype }: DecoderOptions) {
+    this.config = config;
+    this.dtype = dtype;
+    this.parameters = new ParameterStore(context.device, parameterSpecs(config), { dtype, gradientDtype });
+    this.rotary =
+      config.rotary &&
+      rotaryTable(context, {
+        ...config.rotary,
+        maxPositions: config.maxPositions,
+        frequencies: rotaryFrequencies(config.rotary),
+      });
+    this.#layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
+    this.#finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
+  }
+
+  #normWeights(gain: string, bias: string): NormWeights {
+    return { ...this.config.norm, gain: this.parameters.get(gain), bias: this.parameters.find(bias) };
+  }
+
+  #layerWeights(layer: number): LayerWeights {
+    const names = layerNames(layer);
+    return {
+      attentionNorm: this.#normWeights(names.attentionNormGain, names.attentionNormBias),
+      qkv: this.parameters.get(names.qkv),
+      qkvBias: this.parameters.find(names.qkvBias),
+      output: this.parameters.get(names.output),
+      outputBias: this.parameters.find(names.outputBias),
+      mlpNorm: this.#normWeights(names.mlpNormGain, names.mlpNormBias),
+      up: this.parameters.get(names.up),
+      upBias: this.parameters.find(names.upBias),
+      down: this.parameters.get(names.down),
+      downBias: this.parameters.find(names.downBias),
+    };
+  }
+
+  /** Output head, (V, C). */
+  get head(): Parameter {
+    return this.parameters.get(this.config.tiesEmbeddings ? embeddingName : headName);
+  }
+
+  /** Hidden states after the final norm, (N, C). */
+  forward(context: Context, batch: SequenceBatch): Tensor {
+    const attend = (qkv: Tensor): Tensor =>
+      selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
+    return this.#run(context, batch.tokens, (weights, stream) => {
+      if (context.tape?.recompute !== "block") return this.#layer(context, { weights, stream, attend });
+      const { x, delta } = stream;
+      const [nextX, nextDelta] = recomputed(
+        context,
+        delta === undefined ? [x] : [x, delta],
+        ([innerX, innerDelta]) => {
+          const next = this.#layer(context, { weights, stream: { x: innerX, delta: innerDelta }, attend });
+          invariant(next.delta !== undefined, "a block leaves a delta");
+          return [next.x, next.delta];
+        },
+      );
+      return { x: nextX, delta: nextDelta };
+    });
+  }
+
+  /** Hidden states after the final norm, (N, C), of rows whose earlier keys and values are in `caches`, one per layer. */
+  step(
+    context: Context,
+    tokens: Tensor,
+    { batch, caches }: { batch: PagedBatch; caches: readonly PagedLayerCache[] },
+  ): Tensor {
+    return this.#run(context, tokens, (weights, stream, layer) => {
+      const attend = (qkv: Tensor): Tensor =>
+        pagedSelfAttention(context, qkv, {
+          heads: this.config,
+          rotary: this.rotary,
+          cache: caches[layer],
+          batch,
+        });
+      return this.#layer(context, { weights, stream, attend });
+    });
+  }
+
+  /** Logits (N, V) of hidden states (N, C). */
+  logits(context: Context, hidden: Tensor, dtype: Dtype = "f32"): Tensor {
+    return linear(context, hidden, { weight: this.head, outputDtype: dtype });
+  }
+
+  /** Losses f32 (N) of a batch; on a tape, ready for `tape.backward`. */
+  loss(context: Context, batch: SequenceBatch, options: Omit<LanguageModelLossOptions, "weight">): Tensor {
+    return context.scope(() =>
+      languageModelLoss(context, this.forward(context, batch), { ...options, weight: this.head }),
+    );
+  }
+
+  #run(
+    context: Context,
+    tokens: Tensor,
+    runLayer: (weights: LayerWeights, stream: Stream, layer: number) => Stream,
+  ): Tensor {
+    return context.scope(() => {
+      let stream: Stream = {
+        x: embedding(context, tokens, this.parameters.get(embeddingName)),
+        delta: undefined,
+      };
+      for (const [layer, weights] of this.#layers.entries()) {
+        const next = context.scope(() => runLayer(weights, stream, layer));
+        // The tape holds what it needs of the spent stream; waiting for the end of the scope would hold all of it.
+        if (next.x !== stream.x) stream.x.dispose();
+        stream.delta?.dispose();
+        stream = next;
+      }
+      return normalise(context, stream.x, { addend: stream.delta, weights: this.#finalNorm }).y;
+    });
+  }
+
+  #layer(
+    context: Context,
+    { weights, stream, attend }: { weights: LayerWeights; stream: Stream; attend: (qkv: Tensor) => Tensor },
+  ): Stream {
+    const attention = normalise(context, stream.x, { addend: stream.delta, weights: weights.attentionNorm });
+    const attended = context.scope(() => {
+      const qkv = linear(context, attention.y, { weight: weights.qkv, bias: weights.qkvBias });
+      return linear(context, attend(qkv), { weight: weights.output, bias: weights.outputBias });
+    });
+    const mlp = normalise(context, attention.sum, { addend: attended, weights: weights.mlpNorm });
+    const delta = context.scope(() => {
+      const raised = linear(context, mlp.y, { weight: weights.up, bias: weights.upBias });
+      const active = this.config.isGated
+        ? gatedActivation(context, raised, this.config.activation)
+        : activation(context, raised, this.config.activation);
+      return linear(context, active, { weight: weights.down, bias: weights.downBias });
+    });
+    return { x: mlp.sum, delta };
+  }
+
+  dispose(): void {
+    this.parameters.dispose();
+    this.rotary?.cosSin.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Angle per position of each rotated pair: base^(-2i / rotaryDim). */
+function rotaryFrequencies({ rotaryDim, base }: { rotaryDim: number; base: number }): Float64Array {
+  return Float64Array.from({ length: rotaryDim / 2 }, (_, pair) => base ** ((-2 * pair) / rotaryDim));
+}

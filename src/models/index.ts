@@ -1,0 +1,8 @@
+/** Models: the shared decoder, and one folder per family. Knows no device by name, no training and no serving. */
+export { checkDecoderConfig } from "./common/config.ts";
+export type { DecoderConfig } from "./common/config.ts";
+export { Decoder } from "./common/decoder.ts";
+export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
+export type { ModelFamily, WeightSlice } from "./common/family.ts";
+export { countMatmulParameters, countParameters, parameterSpecs } from "./common/specs.ts";
+export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.ts";

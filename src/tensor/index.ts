@@ -1,0 +1,33 @@
+/** Tensors, the tape, scopes and the differentiable operators. Knows the device contract, not which backend is loaded. */
+export { Context } from "./context.ts";
+export { Parameter } from "./parameter.ts";
+export type { ParameterOptions } from "./parameter.ts";
+export { recomputed } from "./recompute.ts";
+export { needsGradient, record, Tape, watch } from "./tape.ts";
+export type { RecomputePolicy } from "./saved.ts";
+export { Storage, Tensor, Variable } from "./tensor.ts";
+export type { Activation } from "../device/index.ts";
+export { activation, gatedActivation } from "./ops/activation.ts";
+export {
+  pagedSelfAttention,
+  qkvWidth,
+  rotaryTable,
+  rotateQueriesAndKeys,
+  selfAttention,
+} from "./ops/attention.ts";
+export type {
+  AttentionOptions,
+  HeadLayout,
+  PagedBatch,
+  PagedLayerCache,
+  RotaryTable,
+} from "./ops/attention.ts";
+export { add, convert, sum } from "./ops/elementwise.ts";
+export { embedding } from "./ops/embedding.ts";
+export { linear, matmulInto } from "./ops/linear.ts";
+export { languageModelLoss } from "./ops/loss.ts";
+export type { LanguageModelLossOptions } from "./ops/loss.ts";
+export { normalise } from "./ops/norm.ts";
+export type { NormResult, NormWeights } from "./ops/norm.ts";
+export { arenaLayout, ParameterStore } from "./parameterStore.ts";
+export type { Initializer, ParameterArena, ParameterSpec, ParameterStoreOptions } from "./parameterStore.ts";
