@@ -1,3 +1,4 @@
 /** Devices: the contract, the operator table, and the one place that names the backends. */
 export * from "./contract.ts";
+export * from "./open.ts";
 export * from "./ops.ts";

@@ -1,0 +1,59 @@
+/**
+ * What `nautilus doctor` says of the CPU backend, as plain data: nothing is compiled, nothing throws.
+ */
+import { accessSync, constants, mkdirSync } from "node:fs";
+import { availableParallelism, cpus, totalmem } from "node:os";
+import { cacheFolder, messageOf } from "../../base/index.ts";
+import { findCompiler } from "../build/index.ts";
+import { chooseLevel, supportedLevels, type CpuLevel } from "./levels.ts";
+
+export interface CpuDescription {
+  readonly model: string;
+  /** Processors of the machine, and those this process may run on. */
+  readonly numProcessors: number;
+  readonly numUsableProcessors: number;
+  readonly memoryBytes: number;
+  /** Levels that run here, lowest first, and the one in force. */
+  readonly supportedLevels: readonly CpuLevel[];
+  readonly level: CpuLevel | undefined;
+  readonly compiler: { readonly command: string; readonly version: string } | undefined;
+  readonly cacheFolder: string;
+  readonly isCacheWritable: boolean;
+  /** One sentence per thing that keeps the backend from running. */
+  readonly problems: readonly string[];
+}
+
+export async function describeCpu(): Promise<CpuDescription> {
+  const problems: string[] = [];
+  const attempt = <Result>(body: () => Result): Result | undefined => {
+    try {
+      return body();
+    } catch (error) {
+      problems.push(messageOf(error));
+      return undefined;
+    }
+  };
+  const folder = cacheFolder("kernels");
+  const isCacheWritable =
+    attempt(() => {
+      mkdirSync(folder, { recursive: true });
+      accessSync(folder, constants.W_OK);
+      return true;
+    }) ?? false;
+  const compiler = await findCompiler().catch((error: unknown) => {
+    problems.push(messageOf(error));
+    return undefined;
+  });
+  return {
+    model: cpus()[0]?.model.trim() ?? "unknown",
+    numProcessors: cpus().length,
+    numUsableProcessors: availableParallelism(),
+    memoryBytes: totalmem(),
+    supportedLevels: supportedLevels(),
+    level: attempt(chooseLevel),
+    compiler,
+    cacheFolder: folder,
+    isCacheWritable,
+    problems,
+  };
+}

@@ -1,0 +1,56 @@
+/**
+ * Choosing a device: the one place that names the backends. They are loaded when they are asked for, so that a program
+ * without a GPU or a compiler never touches their native parts.
+ */
+import { ConfigError, messageOf, warn } from "../base/index.ts";
+import type { Device, DeviceKind } from "./contract.ts";
+
+export interface OpenDeviceOptions {
+  /** `auto`: CUDA where there is a card, else the CPU kernels, else (no compiler) the reference backend with a warning. */
+  readonly kind?: DeviceKind | "auto" | undefined;
+  /** Threads of the CPU kernels. */
+  readonly threads?: number | undefined;
+}
+
+interface Backend {
+  /** Whether it is worth trying to open it without being asked; never throws. */
+  isPresent(): Promise<boolean>;
+  open(options: OpenDeviceOptions): Promise<Device>;
+}
+
+/** In the order that `auto` tries. */
+const backends: Partial<Record<DeviceKind, Backend>> = {
+  cpu: {
+    isPresent: () => Promise.resolve(true),
+    open: async ({ threads }) => (await import("./cpu/index.ts")).createCpuDevice({ threads }),
+  },
+};
+
+/** Opens a device. Throws DeviceError where the kind that was asked for cannot be had, ConfigError for options that cannot be. */
+export async function openDevice(options: OpenDeviceOptions = {}): Promise<Device> {
+  const kind = options.kind ?? "auto";
+  if (kind !== "auto") {
+    const backend = backends[kind];
+    if (backend === undefined) {
+      throw new ConfigError(
+        "device",
+        `expected one of auto, ${Object.keys(backends).join(", ")}, got '${kind}'`,
+      );
+    }
+    return await backend.open(options);
+  }
+  let failure: unknown;
+  for (const backend of Object.values(backends)) {
+    if (!(await backend.isPresent())) continue;
+    try {
+      const device = await backend.open(options);
+      if (failure !== undefined)
+        warn(`${messageOf(failure)}; going on with the slower ${device.kind} backend`);
+      return device;
+    } catch (error) {
+      if (error instanceof ConfigError) throw error;
+      failure ??= error;
+    }
+  }
+  throw failure;
+}
