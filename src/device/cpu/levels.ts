@@ -45,7 +45,6 @@ export function compileFlags(level: CpuLevel): string[] {
     "-ffp-contract=fast",
     "-fvisibility=hidden",
     "-pthread",
-    "-Wall",
     ...levelFlags[level],
   ];
 }

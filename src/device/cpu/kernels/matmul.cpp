@@ -1,43 +1,76 @@
-/* Naive matrix product: correct, not fast. */
-#include "common.h"
+/* The matrix product: checks, the choice of the element type, and what happens to finished sums. */
+#include "matmul.h"
 
 namespace nt {
 namespace {
 
-template <class In, class Out>
-void matmul(const nt_matmul_args& args) {
-  const In* a = data<const In>(args.a);
-  const In* b = data<const In>(args.b);
-  Out* c = data<Out>(args.c);
-  const float alpha = static_cast<float>(args.alpha), beta = static_cast<float>(args.beta);
-  parallel_for(args.m, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; i++) {
-      for (int64_t j = 0; j < args.n; j++) {
-        float sum = 0;
-        for (int64_t p = 0; p < args.k; p++) {
-          const float x = load(a + (args.transpose_a ? p * args.lda + i : i * args.lda + p));
-          const float y = load(b + (args.transpose_b ? j * args.ldb + p : p * args.ldb + j));
-          sum += x * y;
-        }
-        float value = alpha * sum;
-        if (beta != 0) value += beta * load(c + i * args.ldc + j);
-        if (args.bias.data) value += args.bias.dtype == f32 ? data<float>(args.bias)[j] : load(data<bf16>(args.bias) + j);
-        store(c + i * args.ldc + j, value);
-      }
+template <class Out, class Bias>
+void finish_rows(const Product& p, const float* sums, int64_t ld, int64_t row, int64_t num_rows, int64_t column,
+                 int64_t num_columns, bool is_first) {
+  const Bias* bias = is_first && p.bias != nullptr ? static_cast<const Bias*>(p.bias) + column : nullptr;
+  const float alpha = p.alpha, beta = is_first ? p.beta : 1;
+  for (int64_t i = 0; i < num_rows; i++) {
+    Out* c = static_cast<Out*>(p.c) + (row + i) * p.ldc + column;
+    const float* s = sums + i * ld;
+    if (beta == 0 && bias == nullptr) {
+      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j]);
+    } else if (beta == 0) {
+      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + load(bias + j));
+    } else if (bias == nullptr) {
+      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + beta * load(c + j));
+    } else {
+      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + beta * load(c + j) + load(bias + j));
     }
+  }
+}
+
+/* k = 0: beta * c + bias, a row at a time over a row of zeros. */
+int32_t scale_only(const Product& p) {
+  float* zeros = static_cast<float*>(shared_scratch(0, 4 * p.n));
+  if (zeros == nullptr) return out_of_memory;
+  std::memset(zeros, 0, static_cast<size_t>(4 * p.n));
+  parallel_for(p.m, max<int64_t>(1, 65536 / p.n), [&](int64_t begin, int64_t end, int) {
+    finish_block(p, zeros, 0, begin, end - begin, 0, p.n, true);
   });
+  return ok;
 }
 
 }  // namespace
+
+void finish_block(const Product& p, const float* sums, int64_t ld, int64_t row, int64_t num_rows, int64_t column,
+                  int64_t num_columns, bool is_first) {
+  const auto finish = p.c_is_bf16 ? (p.bias_is_bf16 ? finish_rows<bf16, bf16> : finish_rows<bf16, float>)
+                                  : (p.bias_is_bf16 ? finish_rows<float, bf16> : finish_rows<float, float>);
+  finish(p, sums, ld, row, num_rows, column, num_columns, is_first);
+}
+
 }  // namespace nt
 
 NT_OP(matmul) {
   using namespace nt;
-  if (args.a.dtype != args.b.dtype) return unsupported;
-  if (args.bias.data && args.bias.dtype != f32 && args.bias.dtype != bf16_code) return unsupported;
-  return dispatch_float(args.a.dtype, [&](auto in) {
-    return dispatch_float(args.c.dtype, [&](auto out) {
-      matmul<typename decltype(in)::type, typename decltype(out)::type>(args);
-    });
-  });
+  const auto is_float = [](int64_t dtype) { return dtype == f32 || dtype == bf16_code; };
+  if (!is_float(args.a.dtype) || args.a.dtype != args.b.dtype || !is_float(args.c.dtype)) return unsupported;
+  if (args.bias.data != nullptr && !is_float(args.bias.dtype)) return unsupported;
+  if (args.m < 0 || args.n < 0 || args.k < 0) return bad_argument;
+  if (args.m == 0 || args.n == 0) return ok;
+  const Product product{
+      args.a.data,
+      args.b.data,
+      args.c.data,
+      args.bias.data,
+      args.m,
+      args.n,
+      args.k,
+      args.lda,
+      args.ldb,
+      args.ldc,
+      args.transpose_a != 0,
+      args.transpose_b != 0,
+      args.c.dtype == bf16_code,
+      args.bias.dtype == bf16_code,
+      static_cast<float>(args.alpha),
+      static_cast<float>(args.beta),
+  };
+  if (args.k == 0) return scale_only(product);
+  return args.a.dtype == f32 ? multiply_f32(product) : multiply_bf16(product);
 }
