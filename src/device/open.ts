@@ -24,6 +24,10 @@ const backends: Partial<Record<DeviceKind, Backend>> = {
     isPresent: () => Promise.resolve(true),
     open: async ({ threads }) => (await import("./cpu/index.ts")).createCpuDevice({ threads }),
   },
+  reference: {
+    isPresent: () => Promise.resolve(true),
+    open: async () => (await import("./reference/index.ts")).createReferenceDevice(),
+  },
 };
 
 /** Opens a device. Throws DeviceError where the kind that was asked for cannot be had, ConfigError for options that cannot be. */

@@ -6,3 +6,12 @@ export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
 export type { ModelFamily, WeightSlice } from "./common/family.ts";
 export { countMatmulParameters, countParameters, parameterSpecs } from "./common/specs.ts";
 export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.ts";
+export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory } from "./common/memory.ts";
+export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
+export {
+  loadModelFolder,
+  loadModelWeights,
+  parseModelConfig,
+  readModelFolderConfig,
+  saveModelFolder,
+} from "./registry.ts";

@@ -4,7 +4,7 @@
  */
 import { dtypeBytes, invariant, numElements } from "../base/index.ts";
 import type { Dtype, Shape } from "../base/index.ts";
-import type { Device, DeviceBuffer, DeviceGraph } from "../device/index.ts";
+import type { Device, DeviceBuffer } from "../device/index.ts";
 import type { Recorder } from "./saved.ts";
 import { Storage, Tensor } from "./tensor.ts";
 
@@ -31,6 +31,12 @@ class GraphMemory {
   dispose(): void {
     for (const buffer of this.#owned) buffer.dispose();
   }
+}
+
+/** A captured computation: one call runs it again on the memory it was captured on. */
+export interface CapturedGraph extends Disposable {
+  replay(): void;
+  dispose(): void;
 }
 
 export class Context {
@@ -108,7 +114,7 @@ export class Context {
    * Records what `body` queues, without running it, as a graph that one call replays. Temporaries of the body live as long
    * as the graph; tensors it gives back are the graph's outputs and go with it too.
    */
-  capture<Result>(body: () => Result): { graph: DeviceGraph; result: Result } {
+  capture<Result>(body: () => Result): { graph: CapturedGraph; result: Result } {
     invariant(this.#graphMemory === undefined, "capture inside a capture");
     const memory = new GraphMemory();
     this.#graphMemory = memory;
@@ -122,7 +128,7 @@ export class Context {
         inner.dispose();
         memory.dispose();
       };
-      const graph: DeviceGraph = { replay: () => inner.replay(), dispose, [Symbol.dispose]: dispose };
+      const graph: CapturedGraph = { replay: () => inner.replay(), dispose, [Symbol.dispose]: dispose };
       return { graph, result: results[0] };
     } catch (error) {
       memory.dispose();

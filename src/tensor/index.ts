@@ -1,11 +1,13 @@
 /** Tensors, the tape, scopes and the differentiable operators. Knows the device contract, not which backend is loaded. */
 export { Context } from "./context.ts";
+export type { CapturedGraph } from "./context.ts";
 export { Parameter } from "./parameter.ts";
 export type { ParameterOptions } from "./parameter.ts";
 export { recomputed } from "./recompute.ts";
 export { needsGradient, record, Tape, watch } from "./tape.ts";
 export type { RecomputePolicy } from "./saved.ts";
 export { Storage, Tensor, Variable } from "./tensor.ts";
+export type { PendingValues } from "./tensor.ts";
 export type { Activation } from "../device/index.ts";
 export { activation, gatedActivation } from "./ops/activation.ts";
 export {

@@ -73,6 +73,12 @@ export interface TensorOptions {
   byteOffset?: number;
 }
 
+/** Values on their way to the host. */
+export interface PendingValues {
+  /** Waits for them. */
+  wait(): Float64Array;
+}
+
 export class Tensor implements TensorArgument, Disposable {
   readonly storage: Storage;
   readonly shape: Shape;
@@ -203,6 +209,12 @@ export class Tensor implements TensorArgument, Disposable {
     if (this.numElements !== 1)
       throw new ShapeError("item", `expected one element, got shape ${formatShape(this.shape)}`);
     return this.toArray()[0];
+  }
+
+  /** Queues a copy of the values to the host; `wait` gives them later. */
+  readback(): PendingValues {
+    const pending = this.device.readback(this.buffer, this.byteOffset, this.byteLength);
+    return { wait: () => decodeValues(this.dtype, pending.wait()) };
   }
 
   /** Queues a copy of `values`, rounded to the dtype. Throws ShapeError. */

@@ -1,0 +1,7 @@
+/** Nautilus: LLMs from raw text to a served model, in TypeScript. The folders are the subpaths: `nautilus-llm/train`, … */
+export { NautilusError } from "./base/index.ts";
+export { openDevice } from "./device/index.ts";
+export { Context } from "./tensor/index.ts";
+export { Decoder, loadModelFolder } from "./models/index.ts";
+export { defineRecipe } from "./train/index.ts";
+export type { Recipe, RecipeInput } from "./train/index.ts";

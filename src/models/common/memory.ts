@@ -1,0 +1,108 @@
+/**
+ * Arithmetic on sizes: memory to train and to serve, and operations per token, without allocating anything.
+ *
+ * Counting follows what the decoder keeps (decoder.ts): per row and layer the two sums of the stream, the projections, the attention output
+ * and its statistics; normalised rows and activations only without recomputation.
+ */
+import { dtypeBytes } from "../../base/index.ts";
+import type { FloatDtype } from "../../base/index.ts";
+import { qkvWidth } from "../../tensor/index.ts";
+import type { RecomputePolicy } from "../../tensor/index.ts";
+import type { DecoderConfig } from "./config.ts";
+import { countMatmulParameters, countParameters } from "./specs.ts";
+
+export interface TrainingMemoryOptions {
+  dtype: FloatDtype;
+  gradientDtype: FloatDtype;
+  moments: "f32" | "bf16";
+  master: boolean;
+  recompute: RecomputePolicy;
+  /** N: rows of one micro-batch. */
+  numRows: number;
+  /** Memory for the logits of one chunk of the loss. */
+  chunkBytes: number;
+}
+
+/** Bytes of each part of a training run at its peak. */
+export interface TrainingMemory {
+  parameters: number;
+  gradients: number;
+  optimizer: number;
+  activations: number;
+  logits: number;
+  total: number;
+}
+
+/** Bytes per row that one layer keeps for its backward pass. */
+function keptPerRow(
+  config: DecoderConfig,
+  { dtype, recompute }: Pick<TrainingMemoryOptions, "dtype" | "recompute">,
+): number {
+  const { width, ffnWidth, numHeads, headDim } = config;
+  const bytes = dtypeBytes(dtype);
+  if (recompute === "block") return 2 * width * bytes;
+  const raised = config.isGated ? 2 * ffnWidth : ffnWidth;
+  const kept = (2 * width + qkvWidth(config) + numHeads * headDim + raised) * bytes;
+  const statistics = 4 * (numHeads + 4);
+  const recomputable = (2 * width + ffnWidth) * bytes;
+  return kept + statistics + (recompute === "none" ? recomputable : 0);
+}
+
+/** What one layer's backward pass needs beside what is kept: the gradients passing through and values made again. */
+function workingPerRow(
+  config: DecoderConfig,
+  { dtype, recompute }: Pick<TrainingMemoryOptions, "dtype" | "recompute">,
+): number {
+  const { width, ffnWidth } = config;
+  const raised = config.isGated ? 2 * ffnWidth : ffnWidth;
+  const passing = Math.max(width + 2 * raised, 2 * width + 2 * qkvWidth(config));
+  const again = recompute === "norm-activation" ? ffnWidth : 0;
+  const block =
+    recompute === "block" ? keptPerRow(config, { dtype, recompute: "none" }) / dtypeBytes(dtype) : 0;
+  return (passing + again + block) * dtypeBytes(dtype);
+}
+
+/** Peak memory of training with one micro-batch under way. */
+export function trainingMemory(config: DecoderConfig, options: TrainingMemoryOptions): TrainingMemory {
+  const numParameters = countParameters(config);
+  const parameters = numParameters * dtypeBytes(options.dtype);
+  const gradients = numParameters * dtypeBytes(options.gradientDtype);
+  const needsMaster = options.master && options.dtype !== "f32";
+  const optimizer = numParameters * (2 * dtypeBytes(options.moments) + (needsMaster ? 4 : 0));
+  const { numRows } = options;
+  const layers = config.numLayers * keptPerRow(config, options) + workingPerRow(config, options);
+  const ends = 4 * config.width * dtypeBytes(options.dtype);
+  const activations = numRows * (layers + ends);
+  const logitsOfAll = numRows * config.vocabSize * dtypeBytes(options.dtype);
+  const logits = Math.min(
+    logitsOfAll,
+    Math.max(options.chunkBytes, config.vocabSize * dtypeBytes(options.dtype)),
+  );
+  const total = parameters + gradients + optimizer + activations + logits;
+  return { parameters, gradients, optimizer, activations, logits, total };
+}
+
+/** Bytes of keys and values per token of context. */
+export function cacheBytesPerToken(config: DecoderConfig, dtype: FloatDtype): number {
+  return 2 * config.numLayers * config.numKvHeads * config.headDim * dtypeBytes(dtype);
+}
+
+/** Bytes to serve `numTokens` of context in all. */
+export function servingMemory(config: DecoderConfig, dtype: FloatDtype, numTokens: number): number {
+  return countParameters(config) * dtypeBytes(dtype) + numTokens * cacheBytesPerToken(config, dtype);
+}
+
+/** Floating-point operations per token, a multiply-add counted as two; causal attention counted once. */
+export interface OperationsPerToken {
+  forward: number;
+  /** Forward and backward. */
+  training: number;
+}
+
+/** At sequences of `sequenceLength` tokens: 2 operations per matmul parameter, and H D T for scores and values over half the square. */
+export function operationsPerToken(config: DecoderConfig, sequenceLength: number): OperationsPerToken {
+  const matmuls = 2 * countMatmulParameters(config);
+  const attention = 2 * config.numLayers * config.numHeads * config.headDim * sequenceLength;
+  const forward = matmuls + attention;
+  return { forward, training: 3 * forward };
+}

@@ -1,0 +1,146 @@
+/**
+ * One optimizer step: micro-batches forward and backward with accumulating gradients, then the update. Everything is only
+ * queued; loss and norm come back through readbacks, so that a GPU works on while the host prepares the next step.
+ */
+import { invariant } from "../base/index.ts";
+import type { Decoder, SequenceBatch } from "../models/index.ts";
+import { Storage, Tape, Tensor } from "../tensor/index.ts";
+import type { Context, PendingValues, RecomputePolicy } from "../tensor/index.ts";
+import type { AdamW } from "./optimizer.ts";
+
+/** Sequences as the data side hands them over: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
+export interface HostBatch {
+  tokens: Int32Array;
+  /** The token after each; `ignoreIndex` where it counts for nothing. */
+  targets: Int32Array;
+  numSequences: number;
+  sequenceLength: number;
+  /** Restarting positions; counted from 0 in each sequence where absent. */
+  positions?: Int32Array | undefined;
+  cuSeqLens?: Int32Array | undefined;
+}
+
+export const ignoreIndex = -100;
+
+export interface StepOptions {
+  /** From 1. */
+  step: number;
+  learningRate: number;
+  seed: number;
+  skipAboveNorm: number;
+}
+
+export interface StepResult {
+  /** Mean over the counted targets, natural log. */
+  loss: number;
+  numTargets: number;
+  /** Global norm of the gradients before clipping. */
+  gradientNorm: number;
+}
+
+export interface PendingStep {
+  /** Waits for the device. */
+  wait(): StepResult;
+}
+
+export class TrainingStep implements Disposable {
+  readonly #context: Context;
+  readonly #decoder: Decoder;
+  readonly #optimizer: AdamW;
+  readonly #recompute: RecomputePolicy;
+  readonly #chunkBytes: number | undefined;
+  readonly #lossSum: Tensor;
+
+  constructor(
+    context: Context,
+    {
+      decoder,
+      optimizer,
+      recompute,
+      chunkBytes,
+    }: { decoder: Decoder; optimizer: AdamW; recompute: RecomputePolicy; chunkBytes?: number | undefined },
+  ) {
+    this.#context = context;
+    this.#decoder = decoder;
+    this.#optimizer = optimizer;
+    this.#recompute = recompute;
+    this.#chunkBytes = chunkBytes;
+    this.#lossSum = new Tensor(new Storage(context.device.allocate(8)), { shape: [1], dtype: "f64" });
+  }
+
+  /** Queues the whole step over its micro-batches. */
+  run(microBatches: readonly HostBatch[], options: StepOptions): PendingStep {
+    const context = this.#context;
+    const numTargets = microBatches.reduce((total, batch) => total + countTargets(batch.targets), 0);
+    context.device.run("fill", { y: this.#lossSum, numElements: 1, value: 0 });
+    for (const batch of microBatches) this.#accumulate(batch, numTargets);
+    this.#optimizer.step(context, options);
+    const loss = this.#lossSum.readback();
+    const norm = this.#optimizer.norm.readback();
+    return { wait: () => stepResult(loss, norm, numTargets) };
+  }
+
+  #accumulate(batch: HostBatch, numTargets: number): void {
+    const context = this.#context;
+    using tape = new Tape(this.#recompute);
+    context.scope(() => {
+      const { sequences, targets } = uploadBatch(context, batch);
+      context.withTape(tape, () => {
+        const losses = this.#decoder.loss(context, sequences, {
+          targets,
+          ignoreIndex,
+          gradientScale: 1 / Math.max(1, numTargets),
+          ...(this.#chunkBytes === undefined ? {} : { chunkBytes: this.#chunkBytes }),
+        });
+        context.device.run("sum", { x: losses, accumulator: this.#lossSum, numElements: losses.numElements });
+      });
+      tape.backward(context);
+    });
+  }
+
+  dispose(): void {
+    this.#lossSum.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function stepResult(loss: PendingValues, norm: PendingValues, numTargets: number): StepResult {
+  return { loss: loss.wait()[0] / Math.max(1, numTargets), numTargets, gradientNorm: norm.wait()[0] };
+}
+
+export function countTargets(targets: Int32Array): number {
+  let count = 0;
+  for (const target of targets) if (target !== ignoreIndex) count++;
+  return count;
+}
+
+/** Queues the copies of a batch; the tensors belong to the innermost scope. */
+export function uploadBatch(
+  context: Context,
+  batch: HostBatch,
+): { sequences: SequenceBatch; targets: Tensor } {
+  const { tokens, targets, numSequences, sequenceLength, cuSeqLens } = batch;
+  invariant(tokens.length === targets.length, "one target per token");
+  const positions = batch.positions ?? countedPositions(tokens.length, sequenceLength);
+  const upload = (values: Int32Array): Tensor =>
+    context
+      .empty([values.length], "i32")
+      .setBytes(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  return {
+    sequences: {
+      tokens: upload(tokens),
+      positions: upload(positions),
+      numSequences,
+      sequenceLength,
+      cuSeqLens: cuSeqLens && upload(cuSeqLens),
+    },
+    targets: upload(targets),
+  };
+}
+
+function countedPositions(length: number, sequenceLength: number): Int32Array {
+  return Int32Array.from({ length }, (_, row) => row % sequenceLength);
+}
