@@ -1,0 +1,52 @@
+/**
+ * From raw text to batches: sources, preparation to Megatron's token files, splits and blends, loaders.
+ */
+export type { DocumentEncoder, EncoderModule, EncoderSpec } from "./encoder.ts";
+export {
+  ignoredTarget,
+  type LoaderState,
+  type TokenBatch,
+  TokenLoader,
+  type TokenLoaderOptions,
+} from "./loader.ts";
+export { dtypeForVocabulary, type TokenDtype, type WrittenDtype } from "./megatron/format.ts";
+export { MegatronReader, type ReaderOptions } from "./megatron/reader.ts";
+export {
+  type DataStatistics,
+  expectTokenizer,
+  readDocumentBytes,
+  readStatistics,
+} from "./megatron/statistics.ts";
+export { MegatronWriter, type WriterStatistics } from "./megatron/writer.ts";
+export {
+  type PreparedDataset,
+  type PreparedDatasets,
+  prepareDataset,
+  type PrepareOptions,
+  type PrepareProgress,
+} from "./prepare/prepare.ts";
+export { BlendedDataset, blendSizes, buildBlendIndex, buildExhaustiveBlendIndex } from "./sampling/blend.ts";
+export {
+  type BlendMember,
+  type DatasetOptions,
+  openBlend,
+  type OpenDataset,
+  openInOrder,
+  openSplits,
+  type SplitOptions,
+} from "./sampling/build.ts";
+export { defaultSeed, GptDataset, type GptDatasetOptions } from "./sampling/gptDataset.ts";
+export { buildGptIndex, type GptIndex, type GptIndexOptions } from "./sampling/gptIndex.ts";
+export { NumpyRandomState } from "./sampling/numpyRandom.ts";
+export {
+  type DocumentRange,
+  parseSplit,
+  splitDocuments,
+  type SplitName,
+  splitNames,
+} from "./sampling/split.ts";
+export { paddingId, type TokenDataset } from "./sampling/tokenDataset.ts";
+export { listFiles, type SourceFile } from "./sources/files.ts";
+export { readDocuments } from "./sources/read.ts";
+export { type ResolvedSource, type Source, sourceSchema } from "./sources/schema.ts";
+export type { SourceDocument } from "./sources/unit.ts";
