@@ -48,6 +48,12 @@ export interface NativeLibrary {
     result: NativeType,
     parameters: readonly NativeType[],
   ): NativeFunction<number> | undefined;
+  /** As `define`, run on a thread of its own; the arguments' memory must live until it ends. */
+  defineAsync(
+    name: string,
+    result: NativeType,
+    parameters: readonly NativeType[],
+  ): (...args: NativeArgument[]) => Promise<number>;
   /** Binds a function that gives a C string. */
   defineText(name: string, parameters: readonly NativeType[]): NativeFunction<string | null>;
 }
@@ -65,15 +71,16 @@ export function openLibrary(path: string): NativeLibrary {
     new DeviceError("native", `expected function ${name} in ${path}, got ${messageOf(error)}`, {
       cause: error,
     });
+  const bindOrThrow = (name: string, result: NativeType, parameters: readonly NativeType[]) => {
+    try {
+      return bind(name, result, parameters);
+    } catch (error) {
+      throw missing(name, error);
+    }
+  };
   return {
     path,
-    define(name, result, parameters) {
-      try {
-        return bind(name, result, parameters);
-      } catch (error) {
-        throw missing(name, error);
-      }
-    },
+    define: bindOrThrow,
     find(name, result, parameters) {
       try {
         return bind(name, result, parameters);
@@ -81,13 +88,17 @@ export function openLibrary(path: string): NativeLibrary {
         return undefined;
       }
     },
-    defineText(name, parameters) {
-      try {
-        return bind(name, "string", parameters);
-      } catch (error) {
-        throw missing(name, error);
-      }
+    defineAsync(name, result, parameters) {
+      const native = bindOrThrow(name, result, parameters);
+      return (...args) =>
+        new Promise((resolve, reject) => {
+          native.async(...args, (error: unknown, value: number) => {
+            if (error === null || error === undefined) resolve(value);
+            else reject(missing(name, error));
+          });
+        });
     },
+    defineText: (name, parameters) => bindOrThrow(name, "string", parameters),
   };
 }
 
@@ -104,4 +115,9 @@ function load(path: string): ReturnType<typeof koffi.load> {
 /** Native memory as an ArrayBuffer, without a copy. It must not be touched after the memory is freed. */
 export function viewMemory(address: number, byteLength: number): ArrayBuffer {
   return koffi.view(BigInt(address), byteLength);
+}
+
+/** The address of JavaScript memory, which does not move; the caller keeps a reference while native code may use it. */
+export function addressOfMemory(memory: ArrayBuffer): number {
+  return Number(koffi.address(memory));
 }

@@ -10,6 +10,10 @@ export interface OpenDeviceOptions {
   readonly kind?: DeviceKind | "auto" | undefined;
   /** Threads of the CPU kernels. */
   readonly threads?: number | undefined;
+  /** Number of the GPU. */
+  readonly index?: number | undefined;
+  /** On a GPU: the same bits from run to run, also where that is slower. */
+  readonly deterministic?: boolean | undefined;
 }
 
 interface Backend {
@@ -20,6 +24,15 @@ interface Backend {
 
 /** In the order that `auto` tries. */
 const backends: Partial<Record<DeviceKind, Backend>> = {
+  cuda: {
+    isPresent: async () => (await import("./cuda/index.ts")).isCudaPresent(),
+    open: async ({ index, deterministic }) => {
+      const { createCudaDevice } = await import("./cuda/index.ts");
+      const device = createCudaDevice({ index, deterministic });
+      await device.prepareKernels();
+      return device;
+    },
+  },
   cpu: {
     isPresent: () => Promise.resolve(true),
     open: async ({ threads }) => (await import("./cpu/index.ts")).createCpuDevice({ threads }),

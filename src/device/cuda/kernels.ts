@@ -1,4 +1,29 @@
-/** All operators of the CUDA backend, merged from the families of launch/. */
+/**
+ * All operators of the CUDA backend, merged from the families of launch/, and the dtypes that they take. (matmul is cuBLASLt's, see
+ * matmul.ts.)
+ */
+import type { Dtype } from "../../base/index.ts";
+import type { OpName } from "../ops.ts";
 import type { CudaKernels } from "./launcher.ts";
+import { supportsMatmul } from "./matmul.ts";
 
 export const cudaKernels: CudaKernels = {};
+
+type DtypeRule = (dtypes: Readonly<Partial<Record<string, Dtype>>>) => boolean;
+
+/** What operators take beyond f32 and bf16 beside whole numbers. */
+const dtypeRules: { readonly [Name in OpName]?: DtypeRule } = {
+  fill: () => true,
+  convert: ({ x, y }) => [x, y].every((dtype) => dtype === undefined || /^(bf16|f16|f32|f64)$/.test(dtype)),
+  matmul: supportsMatmul,
+};
+
+/** f64 is for accumulators only. */
+const usual: ReadonlySet<Dtype> = new Set(["f32", "bf16", "f64", "i32", "i64", "u8"]);
+
+/** Whether the kernel of `name` takes tensors of these dtypes. */
+export function supportsDtypes(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
+  const rule = dtypeRules[name];
+  if (rule !== undefined) return rule(dtypes);
+  return Object.values(dtypes).every((dtype) => dtype === undefined || usual.has(dtype));
+}

@@ -1,0 +1,48 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { AlgorithmCache } from "./algorithms.ts";
+
+let folder: string;
+let before: string | undefined;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "algorithms-"));
+  before = process.env["NAUTILUS_CACHE"];
+  process.env["NAUTILUS_CACHE"] = folder;
+});
+afterEach(() => {
+  if (before === undefined) delete process.env["NAUTILUS_CACHE"];
+  else process.env["NAUTILUS_CACHE"] = before;
+  rmSync(folder, { recursive: true });
+});
+
+const algorithm = (value: number) => ({ bytes: new Uint8Array(64).fill(value), microseconds: value });
+
+it("keeps entries from run to run and joins those of two processes", () => {
+  const first = new AlgorithmCache("NVIDIA H200", 130_200);
+  const second = new AlgorithmCache("NVIDIA H200", 130_200);
+  expect(first.get("a")).toBeUndefined();
+  expect(second.get("a")).toBeUndefined();
+  first.set("a", algorithm(1));
+  second.set("b", algorithm(2));
+  const third = new AlgorithmCache("NVIDIA H200", 130_200);
+  expect(third.get("a")).toEqual(algorithm(1));
+  expect(third.get("b")).toEqual(algorithm(2));
+});
+
+it("does not mix library versions", () => {
+  new AlgorithmCache("NVIDIA H200", 130_200).set("a", algorithm(1));
+  expect(new AlgorithmCache("NVIDIA H200", 130_300).get("a")).toBeUndefined();
+  expect(new AlgorithmCache("NVIDIA A100", 130_200).get("a")).toBeUndefined();
+});
+
+it("takes a broken file for an empty one", () => {
+  const cache = new AlgorithmCache("NVIDIA H200", 130_200);
+  cache.set("a", algorithm(1));
+  for (const content of ["{", "[]", "null", '{"a": 1, "b": ["zz", 1], "c": ["00", 1]}']) {
+    writeFileSync(cache.path, content);
+    expect(new AlgorithmCache("NVIDIA H200", 130_200).get("a")).toBeUndefined();
+  }
+});

@@ -1,0 +1,56 @@
+/**
+ * Which algorithm was fastest for a product, kept on disk per GPU model and library version, so that a shape is timed once per
+ * machine. Knows keys, bytes and files; nothing of how products run. A broken or foreign file counts as none.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { cacheFolder, writeText } from "../../base/index.ts";
+import { algorithmBytes } from "./cublaslt.ts";
+
+export interface TimedAlgorithm {
+  readonly bytes: Uint8Array;
+  readonly microseconds: number;
+}
+
+export class AlgorithmCache {
+  readonly path: string;
+  #entries: Map<string, TimedAlgorithm> | undefined;
+
+  constructor(gpuName: string, libraryVersion: number) {
+    const name = gpuName.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+    this.path = cacheFolder("cuda", `matmul-${name}-${libraryVersion}.json`);
+  }
+
+  get(key: string): TimedAlgorithm | undefined {
+    this.#entries ??= read(this.path);
+    return this.#entries.get(key);
+  }
+
+  /** Adds an entry and writes the file, with what other processes have added meanwhile. */
+  set(key: string, algorithm: TimedAlgorithm): void {
+    this.#entries = new Map([...read(this.path), ...(this.#entries ?? []), [key, algorithm]]);
+    const content: Record<string, [algorithm: string, microseconds: number]> = {};
+    for (const [name, { bytes, microseconds }] of this.#entries)
+      content[name] = [Buffer.from(bytes).toString("hex"), Math.round(microseconds * 100) / 100];
+    writeText("cuda", this.path, `${JSON.stringify(content, undefined, 1)}\n`);
+  }
+}
+
+function read(path: string): Map<string, TimedAlgorithm> {
+  const entries = new Map<string, TimedAlgorithm>();
+  if (!existsSync(path)) return entries;
+  let content: unknown;
+  try {
+    content = JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return entries;
+  }
+  if (typeof content !== "object" || content === null) return entries;
+  for (const [key, value] of Object.entries(content) as [string, unknown][]) {
+    if (!Array.isArray(value)) continue;
+    const [algorithm, microseconds] = value as unknown[];
+    if (typeof algorithm !== "string" || typeof microseconds !== "number") continue;
+    const bytes = Uint8Array.from(Buffer.from(algorithm, "hex"));
+    if (bytes.byteLength === algorithmBytes) entries.set(key, { bytes, microseconds });
+  }
+  return entries;
+}
