@@ -1,0 +1,12 @@
+/** Text: tokenizers, their training, and what a language model is asked. Knows nothing of models, devices or data files. */
+export { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
+export { type BpeDefinition, standardSpecialTokens } from "./bpe/definition.ts";
+export * from "./languageModel.ts";
+export { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
+export { createStreamDecoder } from "./streamDecoder.ts";
+export * from "./tokenizer.ts";
+export {
+  type TokenizerTrainingOptions,
+  type TrainingProgress,
+  trainTokenizer,
+} from "./training/trainTokenizer.ts";
