@@ -1,5 +1,6 @@
-/** Reference: pointwise activations and their derivatives. */
+/** Reference: pointwise activations by the kinds of the operator table, their derivatives, and the gated forms (Shazeer, 2020). */
 import { invariant } from "../../base/index.ts";
+import { activationKinds, type Activation } from "../ops.ts";
 import { read, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
@@ -9,67 +10,75 @@ interface PointwiseFunction {
 }
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+
+/** Of the tanh form of GELU (Hendrycks and Gimpel, 2016). */
 const tanhScale = Math.sqrt(2 / Math.PI);
 const tanhCubic = 0.044715;
 const tanhArgument = (x: number): number => tanhScale * (x + tanhCubic * x ** 3);
 
-/** The error function, by its series near zero and by the continued fraction of its complement far out; exact to float64 rounding. */
-function erf(x: number): number {
-  const magnitude = Math.abs(x);
-  if (magnitude > 6) return Math.sign(x);
-  if (magnitude < 2.5) {
-    let term = magnitude;
-    let total = magnitude;
-    for (let n = 1; Math.abs(term) > 1e-18 * total; n++) {
-      term *= (-magnitude * magnitude) / n;
+/**
+ * The complementary error function of x >= 0 to about 1e-15 of its value: its series near zero, the continued fraction farther out
+ * (Abramowitz and Stegun, 7.1.5 and 7.1.14).
+ */
+function erfcOfPositive(x: number): number {
+  if (x < 2) {
+    let term = x;
+    let total = x;
+    for (let n = 1; Math.abs(term) > 1e-18; n++) {
+      term *= (-x * x) / n;
       total += term / (2 * n + 1);
-      if (term === 0) break;
     }
-    return (Math.sign(x) * 2 * total) / Math.sqrt(Math.PI);
+    return 1 - (2 * total) / Math.sqrt(Math.PI);
   }
-  let fraction = magnitude;
-  for (let n = 60; n >= 1; n--) fraction = magnitude + n / 2 / fraction;
-  return Math.sign(x) * (1 - Math.exp(-magnitude * magnitude) / (Math.sqrt(Math.PI) * fraction));
+  let fraction = x;
+  for (let n = 100; n >= 1; n--) fraction = x + n / 2 / fraction;
+  return Math.exp(-x * x) / (Math.sqrt(Math.PI) * fraction);
 }
 
-/** By the kinds of the operator table. */
-const functions: readonly PointwiseFunction[] = [
-  { value: (x) => Math.max(0, x) ** 2, derivative: (x) => 2 * Math.max(0, x) },
-  {
+/** The standard normal distribution function, without cancellation in its lower tail. */
+function normalDistribution(x: number): number {
+  if (Number.isNaN(x)) return x;
+  const tail = 0.5 * erfcOfPositive(Math.abs(x) / Math.SQRT2);
+  return x < 0 ? tail : 1 - tail;
+}
+
+const normalDensity = (x: number): number => Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
+
+const functions: Readonly<Record<Activation, PointwiseFunction>> = {
+  "squared-relu": { value: (x) => Math.max(0, x) ** 2, derivative: (x) => 2 * Math.max(0, x) },
+  "gelu-tanh": {
     value: (x) => 0.5 * x * (1 + Math.tanh(tanhArgument(x))),
     derivative: (x) => {
       const t = Math.tanh(tanhArgument(x));
       return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * tanhScale * (1 + 3 * tanhCubic * x * x);
     },
   },
-  { value: (x) => x * sigmoid(x), derivative: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))) },
-  {
-    value: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
-    derivative: (x) =>
-      0.5 * (1 + erf(x / Math.SQRT2)) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI),
+  silu: { value: (x) => x * sigmoid(x), derivative: (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))) },
+  "gelu-erf": {
+    value: (x) => x * normalDistribution(x),
+    derivative: (x) => normalDistribution(x) + x * normalDensity(x),
   },
-  { value: (x) => (x < 0 ? 0 : x), derivative: (x) => (x > 0 ? 1 : 0) },
-];
+  relu: { value: (x) => Math.max(0, x), derivative: (x) => (x > 0 ? 1 : 0) },
+};
 
 function functionOf(kind: number): PointwiseFunction {
-  const found = functions.at(kind);
-  invariant(kind >= 0 && found !== undefined, `activation kind ${kind} of the operator table`);
+  const name = Object.entries(activationKinds).find(([, code]) => code === kind)?.[0];
+  const found = Object.entries(functions).find(([key]) => key === name)?.[1];
+  invariant(found !== undefined, `activation kind ${kind}`);
   return found;
 }
 
 export const activationKernels = {
   activationForward: ({ x, y, numElements, kind }) => {
-    const { value } = functionOf(kind);
-    write(y, read(x, numElements).map(value));
+    write(y, read(x, numElements).map(functionOf(kind).value));
   },
 
   activationBackward: ({ x, dy, dx, numElements, kind }) => {
     const { derivative } = functionOf(kind);
+    const gradients = read(dy, numElements);
     const inputs = read(x, numElements);
-    write(
-      dx,
-      read(dy, numElements).map((gradient, i) => gradient * derivative(inputs[i])),
-    );
+    for (let i = 0; i < numElements; i++) gradients[i] *= derivative(inputs[i]);
+    write(dx, gradients);
   },
 
   gatedActivationForward: ({ x, y, numRows, width, kind }) => {
@@ -78,7 +87,8 @@ export const activationKernels = {
     const out = new Float64Array(numRows * width);
     for (let row = 0; row < numRows; row++) {
       for (let i = 0; i < width; i++) {
-        out[row * width + i] = value(inputs[row * 2 * width + i]) * inputs[row * 2 * width + width + i];
+        const at = row * 2 * width + i;
+        out[row * width + i] = value(inputs[at]) * inputs[at + width];
       }
     }
     write(y, out);
@@ -91,9 +101,10 @@ export const activationKernels = {
     const out = new Float64Array(numRows * 2 * width);
     for (let row = 0; row < numRows; row++) {
       for (let i = 0; i < width; i++) {
-        const gate = row * 2 * width + i;
-        out[gate] = gradients[row * width + i] * derivative(inputs[gate]) * inputs[gate + width];
-        out[gate + width] = gradients[row * width + i] * value(inputs[gate]);
+        const at = row * 2 * width + i;
+        const gradient = gradients[row * width + i];
+        out[at] = gradient * derivative(inputs[at]) * inputs[at + width];
+        out[at + width] = gradient * value(inputs[at]);
       }
     }
     write(dx, out);

@@ -1,7 +1,11 @@
 /**
  * The reference backend: every operator as naive loops with float64 arithmetic and one rounding at the store. It is the
  * specification of the operator table, the oracle of the tests, and what runs where there is no compiler.
+ *
+ * Calls return when the work is done. It checks what the native backends trust: missing tensors, sizes, dtypes, disposal;
+ * and fresh memory holds NaN.
  */
+import { DisposedError, invariant, ShapeError } from "../../base/index.ts";
 import type { Dtype } from "../../base/index.ts";
 import type {
   Device,
@@ -11,9 +15,11 @@ import type {
   OpArguments,
   Readback,
 } from "../contract.ts";
-import type { OpName } from "../ops.ts";
+import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
+import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { attentionKernels } from "./attention.ts";
+import { cacheKernels } from "./cache.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
 import type { ReferenceKernels } from "./kernels.ts";
@@ -22,14 +28,18 @@ import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
 import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
+import { rotaryKernels } from "./rotary.ts";
 import { samplingKernels } from "./sampling.ts";
 
+/** Total over the operator table: a row without a kernel does not compile. */
 const kernels: ReferenceKernels = {
   ...elementwiseKernels,
   ...embeddingKernels,
   ...matmulKernels,
   ...normKernels,
+  ...rotaryKernels,
   ...attentionKernels,
+  ...cacheKernels,
   ...activationKernels,
   ...lossKernels,
   ...samplingKernels,
@@ -43,36 +53,49 @@ export class ReferenceDevice implements Device {
   #peakLiveBytes = 0;
   #numLiveBuffers = 0;
   #recording: (() => void)[] | undefined;
+  #isDisposed = false;
 
   allocate(byteLength: number): DeviceBuffer {
-    this.#liveBytes += byteLength;
-    this.#numLiveBuffers++;
-    this.#peakLiveBytes = Math.max(this.#peakLiveBytes, this.#liveBytes);
-    return new ReferenceBuffer(this, byteLength, (freed) => {
+    this.#assertOpen();
+    invariant(Number.isSafeInteger(byteLength) && byteLength >= 0, `allocate(${byteLength}) bytes`);
+    const buffer = new ReferenceBuffer(this, byteLength, (freed) => {
       this.#liveBytes -= freed;
       this.#numLiveBuffers--;
     });
+    this.#liveBytes += byteLength;
+    this.#numLiveBuffers++;
+    this.#peakLiveBytes = Math.max(this.#peakLiveBytes, this.#liveBytes);
+    return buffer;
   }
 
+  /** Throws also InvariantError and ShapeError, for arguments that no caller should give. */
   run<Name extends OpName>(name: Name, args: OpArguments<Name>): void {
-    this.#queue(() => kernels[name](args));
+    this.#assertOpen();
+    checkArguments(name, args, this);
+    this.#queue(() => runKernel(name, args));
   }
 
-  supports(_name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
-    return Object.values(dtypes).every((dtype) => dtype !== undefined);
+  supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
+    this.#assertOpen();
+    return Object.entries(dtypes).every(
+      ([tensor, dtype]) =>
+        dtype === undefined || (tensor in ops[name].tensors && referenceDtypes(name, tensor).includes(dtype)),
+    );
   }
 
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void {
-    const kept = this.#recording === undefined ? bytes : bytes.slice();
-    this.#queue(() => bytesOf(target).set(kept, byteOffset));
+    this.#assertNotRecording("an upload");
+    this.#range(target, byteOffset, bytes.byteLength).set(bytes);
   }
 
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void {
-    into.set(bytesOf(source).subarray(byteOffset, byteOffset + into.byteLength));
+    this.#assertNotRecording("a download");
+    into.set(this.#range(source, byteOffset, into.byteLength));
   }
 
   readback(source: DeviceBuffer, byteOffset: number, byteLength: number): Readback {
-    const bytes = bytesOf(source).slice(byteOffset, byteOffset + byteLength);
+    this.#assertNotRecording("a readback");
+    const bytes = this.#range(source, byteOffset, byteLength).slice();
     return { isReady: true, wait: () => bytes };
   }
 
@@ -83,39 +106,43 @@ export class ReferenceDevice implements Device {
     targetOffset: number,
     byteLength: number,
   ): void {
-    this.#queue(() =>
-      bytesOf(target).set(bytesOf(source).subarray(sourceOffset, sourceOffset + byteLength), targetOffset),
-    );
+    this.#assertOpen();
+    const command = (): void =>
+      this.#range(target, targetOffset, byteLength).set(this.#range(source, sourceOffset, byteLength));
+    this.#range(source, sourceOffset, byteLength);
+    this.#range(target, targetOffset, byteLength);
+    this.#queue(command);
   }
 
   synchronize(): void {
-    // Nothing is ever under way.
+    this.#assertOpen();
   }
 
   capture(record: () => void): DeviceGraph {
+    this.#assertNotRecording("a second capture");
     const commands: (() => void)[] = [];
-    const previous = this.#recording;
     this.#recording = commands;
     try {
       record();
     } finally {
-      this.#recording = previous;
+      this.#recording = undefined;
     }
+    let isDisposed = false;
     const dispose = (): void => {
+      isDisposed = true;
       commands.length = 0;
     };
     return {
       replay: () => {
+        this.#assertNotRecording("a replay");
+        if (isDisposed) {
+          throw new DisposedError("reference", "expected a graph in use, got one that was disposed");
+        }
         for (const command of commands) command();
       },
       dispose,
       [Symbol.dispose]: dispose,
     };
-  }
-
-  #queue(command: () => void): void {
-    if (this.#recording === undefined) command();
-    else this.#recording.push(command);
   }
 
   memory(): MemoryStatistics {
@@ -137,10 +164,51 @@ export class ReferenceDevice implements Device {
   }
 
   dispose(): void {
-    this.#recording = undefined;
+    this.#isDisposed = true;
   }
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #queue(command: () => void): void {
+    if (this.#recording === undefined) command();
+    else this.#recording.push(command);
+  }
+
+  #range(buffer: DeviceBuffer, byteOffset: number, byteLength: number): Uint8Array {
+    invariant(buffer.device === this, "a buffer of another device was given to the reference");
+    const bytes = bytesOf(buffer);
+    invariant(
+      byteOffset >= 0 && byteLength >= 0 && byteOffset + byteLength <= bytes.byteLength,
+      `bytes ${byteOffset} to ${byteOffset + byteLength} of a buffer of ${bytes.byteLength}`,
+    );
+    return bytes.subarray(byteOffset, byteOffset + byteLength);
+  }
+
+  #assertOpen(): void {
+    if (this.#isDisposed) {
+      throw new DisposedError("reference", "expected a device in use, got one that was disposed");
+    }
+  }
+
+  #assertNotRecording(what: string): void {
+    this.#assertOpen();
+    invariant(this.#recording === undefined, `${what} inside of a capture`);
+  }
+}
+
+/** Runs a kernel; an operand that does not fit its buffer is told with the names of the table. */
+function runKernel<Name extends OpName>(name: Name, args: OpArguments<Name>): void {
+  try {
+    kernels[name](args);
+  } catch (error) {
+    if (!(error instanceof ShapeError)) throw error;
+    const { tensor, mismatch } = error.fields;
+    const named: NamedArguments = args;
+    const tensorName = Object.keys(named).find((key) => named[key] === tensor);
+    throw new ShapeError(`reference ${name}`, `${String(mismatch)} for ${String(tensorName)}`, {
+      cause: error,
+    });
   }
 }

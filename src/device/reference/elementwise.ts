@@ -1,6 +1,6 @@
-/** Reference: fills, casts, sums and random numbers. */
+/** Reference: fills, casts, sums and random numbers (Philox with Box-Muller, as the operator table defines them). */
 import { philox, uniformFromBits } from "../../base/index.ts";
-import { read, write } from "./memory.ts";
+import { read, readScalar, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 export const elementwiseKernels = {
@@ -9,22 +9,21 @@ export const elementwiseKernels = {
   convert: ({ x, y, numElements }) => write(y, read(x, numElements)),
 
   add: ({ a, b, y, numElements }) => {
-    const left = read(a, numElements);
-    const right = read(b, numElements);
-    write(
-      y,
-      left.map((value, i) => value + right[i]),
-    );
+    const values = read(a, numElements);
+    const other = read(b, numElements);
+    for (let i = 0; i < numElements; i++) values[i] += other[i];
+    write(y, values);
   },
 
   axpby: ({ x, y, numElements, alpha, beta }) => {
     const values = read(x, numElements);
-    // beta = 0 must not carry over what y held, NaN included.
-    const previous = beta === 0 ? new Float64Array(numElements) : read(y, numElements);
-    write(
-      y,
-      values.map((value, i) => alpha * value + beta * previous[i]),
-    );
+    for (let i = 0; i < numElements; i++) values[i] *= alpha;
+    // With beta = 0 what y held must not matter, NaN included.
+    if (beta !== 0) {
+      const previous = read(y, numElements);
+      for (let i = 0; i < numElements; i++) values[i] += beta * previous[i];
+    }
+    write(y, values);
   },
 
   randomNormal: ({ y, numElements, seed, counter, mean, std }) => {
@@ -41,8 +40,9 @@ export const elementwiseKernels = {
   },
 
   sum: ({ x, accumulator, numElements }) => {
-    const values = read(x, numElements);
-    write(accumulator, [read(accumulator, 1)[0] + values.reduce((total, value) => total + value, 0)]);
+    let total = 0;
+    for (const value of read(x, numElements)) total += value;
+    write(accumulator, [readScalar(accumulator) + total]);
   },
 
   columnSum: ({ x, y, numRows, width, beta }) => {

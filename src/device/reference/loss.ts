@@ -1,37 +1,39 @@
-/** Reference: cross-entropy with the logits turned into their gradient. */
+/** Reference: cross-entropy, with each row of logits turned into its gradient where that is wanted. */
+import { invariant } from "../../base/index.ts";
 import { read, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
+/** The natural log of the sum of the exponentials. */
+export function logSumExp(scores: Float64Array): number {
+  let highest = -Infinity;
+  for (const score of scores) highest = Math.max(highest, score);
+  let total = 0;
+  for (const score of scores) total += Math.exp(score - highest);
+  return highest + Math.log(total);
+}
+
 export const lossKernels = {
-  crossEntropy: ({
-    logits,
-    targets,
-    losses,
-    numRows,
-    vocabSize,
-    ignoreIndex,
-    writeGradient,
-    gradientScale,
-  }) => {
-    const values = read(logits, numRows * vocabSize);
+  crossEntropy: (args) => {
+    const { logits, targets, losses, numRows, vocabSize, ignoreIndex, gradientScale } = args;
+    const isWriting = args.writeGradient === 1;
     const wanted = read(targets, numRows);
     const out = new Float64Array(numRows);
+    // Row by row: a large vocabulary in float64 is much memory.
     for (let row = 0; row < numRows; row++) {
-      const scores = values.subarray(row * vocabSize, (row + 1) * vocabSize);
-      if (wanted[row] === ignoreIndex) {
-        if (writeGradient === 1) scores.fill(0);
+      const target = wanted[row];
+      if (target === ignoreIndex) {
+        if (isWriting) write(logits, new Float64Array(vocabSize), row * vocabSize);
         continue;
       }
-      const highest = scores.reduce((best, score) => Math.max(best, score), -Infinity);
-      const total = scores.reduce((sum, score) => sum + Math.exp(score - highest), 0);
-      const logSumExp = highest + Math.log(total);
-      out[row] = logSumExp - scores[wanted[row]];
-      if (writeGradient !== 1) continue;
-      for (let i = 0; i < vocabSize; i++) {
-        scores[i] = (Math.exp(scores[i] - logSumExp) - (i === wanted[row] ? 1 : 0)) * gradientScale;
-      }
+      invariant(target >= 0 && target < vocabSize, `target ${target} of a vocabulary of ${vocabSize}`);
+      const scores = read(logits, vocabSize, row * vocabSize);
+      const total = logSumExp(scores);
+      out[row] = total - scores[target];
+      if (!isWriting) continue;
+      for (let i = 0; i < vocabSize; i++) scores[i] = Math.exp(scores[i] - total) * gradientScale;
+      scores[target] -= gradientScale;
+      write(logits, scores, row * vocabSize);
     }
-    if (writeGradient === 1) write(logits, values);
     write(losses, out);
   },
 } satisfies Partial<ReferenceKernels>;

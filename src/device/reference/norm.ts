@@ -1,89 +1,87 @@
-/** Reference: LayerNorm (plain or zero-centred) and RMSNorm with the residual addition before them, and their gradients. */
-import { roundTo } from "../../base/index.ts";
-import type { FloatDtype } from "../../base/index.ts";
+/**
+ * Reference: LayerNorm (Ba et al., 2016; with gainOffset 1 NeMo's zero-centred "layernorm1p") and RMSNorm (Zhang and Sennrich, 2019),
+ * with the residual addition before them, and their gradients.
+ */
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { read, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
-type ForwardArguments = Pick<
-  OpArguments<"rmsNormForward">,
-  "x" | "addend" | "gain" | "sum" | "y" | "rstd" | "numRows" | "width" | "eps" | "gainOffset"
-> & {
+type ForwardArguments = OpArguments<"rmsNormForward"> & {
   bias?: TensorArgument | undefined;
   mean?: TensorArgument | undefined;
 };
 
-function isFloat(dtype: string): dtype is FloatDtype {
-  return dtype === "f32" || dtype === "bf16" || dtype === "f16" || dtype === "f64";
-}
-
-function forward(args: ForwardArguments, isCentred: boolean): void {
-  const { x, addend, gain, bias, sum, y, mean, rstd, numRows, width, eps, gainOffset } = args;
+/** s of the table, row-major; stored and rounded to its dtype where `sum` is given. */
+function addResidual({ x, addend, sum, numRows, width }: ForwardArguments): Float64Array {
   const s = read(x, numRows * width);
   if (addend !== undefined) {
     const added = read(addend, numRows * width);
     for (let i = 0; i < s.length; i++) s[i] += added[i];
   }
-  if (sum !== undefined) {
-    const { dtype } = sum;
-    if (isFloat(dtype)) for (let i = 0; i < s.length; i++) s[i] = roundTo(dtype, s[i]);
-    write(sum, s);
-  }
+  if (sum === undefined) return s;
+  write(sum, s);
+  return read(sum, s.length);
+}
+
+function forward(args: ForwardArguments, { isCentred }: { isCentred: boolean }): void {
+  const { gain, bias, y, mean, rstd, numRows, width, eps, gainOffset } = args;
   const scale = read(gain, width).map((value) => value + gainOffset);
   const shift = bias === undefined ? new Float64Array(width) : read(bias, width);
+  const s = addResidual(args);
   const means = new Float64Array(numRows);
   const rstds = new Float64Array(numRows);
   const out = new Float64Array(numRows * width);
   for (let row = 0; row < numRows; row++) {
-    const values = s.subarray(row * width, (row + 1) * width);
-    means[row] = isCentred ? values.reduce((total, value) => total + value, 0) / width : 0;
-    const variance = values.reduce((total, value) => total + (value - means[row]) ** 2, 0) / width;
-    rstds[row] = 1 / Math.sqrt(variance + eps);
-    for (let i = 0; i < width; i++)
-      out[row * width + i] = (values[i] - means[row]) * rstds[row] * scale[i] + shift[i];
+    const at = row * width;
+    let total = 0;
+    for (let i = 0; i < width; i++) total += s[at + i];
+    const average = isCentred ? total / width : 0;
+    let squares = 0;
+    for (let i = 0; i < width; i++) squares += (s[at + i] - average) ** 2;
+    const factor = 1 / Math.sqrt(squares / width + eps);
+    for (let i = 0; i < width; i++) out[at + i] = (s[at + i] - average) * factor * scale[i] + shift[i];
+    means[row] = average;
+    rstds[row] = factor;
   }
   write(y, out);
   if (mean !== undefined) write(mean, means);
   if (rstd !== undefined) write(rstd, rstds);
 }
 
-type BackwardArguments = Pick<
-  OpArguments<"rmsNormBackward">,
-  "dy" | "x" | "gain" | "rstd" | "dsum" | "dx" | "dgain" | "numRows" | "width" | "gainOffset"
-> & {
+type BackwardArguments = OpArguments<"rmsNormBackward"> & {
   mean?: TensorArgument | undefined;
   dbias?: TensorArgument | undefined;
 };
 
-/** With xHat = (s - mean) rstd and g = dy (gain + offset): dx = rstd (g - average(g) - xHat average(g xHat)); without centring, average(g) drops out. */
-function backward(args: BackwardArguments): void {
+/**
+ * With xHat = (s - mean) rstd and g = dy (gain + gainOffset): dx = rstd (g - average(g) - xHat average(g xHat)) + dsum, where
+ * average(g) is the share of the mean and drops out of RMSNorm.
+ */
+function backward(args: BackwardArguments, { isCentred }: { isCentred: boolean }): void {
   const { dy, x, gain, mean, rstd, dsum, dx, dgain, dbias, numRows, width, gainOffset } = args;
   const gradients = read(dy, numRows * width);
   const s = read(x, numRows * width);
   const scale = read(gain, width).map((value) => value + gainOffset);
   const means = mean === undefined ? new Float64Array(numRows) : read(mean, numRows);
   const rstds = read(rstd, numRows);
-  const passing = dsum === undefined ? new Float64Array(numRows * width) : read(dsum, numRows * width);
+  const out = dsum === undefined ? new Float64Array(numRows * width) : read(dsum, numRows * width);
   const gainSums = dgain === undefined ? new Float64Array(width) : read(dgain, width);
   const biasSums = dbias === undefined ? new Float64Array(width) : read(dbias, width);
-  const out = new Float64Array(numRows * width);
   for (let row = 0; row < numRows; row++) {
+    const at = row * width;
+    const xHat = (i: number): number => (s[at + i] - means[row]) * rstds[row];
     let average = 0;
     let correlation = 0;
     for (let i = 0; i < width; i++) {
-      const index = row * width + i;
-      const xHat = (s[index] - means[row]) * rstds[row];
-      const g = gradients[index] * scale[i];
+      const g = gradients[at + i] * scale[i];
       average += g / width;
-      correlation += (g * xHat) / width;
-      gainSums[i] += gradients[index] * xHat;
-      biasSums[i] += gradients[index];
+      correlation += (g * xHat(i)) / width;
+      gainSums[i] += gradients[at + i] * xHat(i);
+      biasSums[i] += gradients[at + i];
     }
+    const centring = isCentred ? average : 0;
     for (let i = 0; i < width; i++) {
-      const index = row * width + i;
-      const xHat = (s[index] - means[row]) * rstds[row];
-      const centred = mean === undefined ? 0 : average;
-      out[index] = rstds[row] * (gradients[index] * scale[i] - centred - xHat * correlation) + passing[index];
+      out[at + i] += rstds[row] * (gradients[at + i] * scale[i] - centring - xHat(i) * correlation);
     }
   }
   write(dx, out);
@@ -92,8 +90,8 @@ function backward(args: BackwardArguments): void {
 }
 
 export const normKernels = {
-  layerNormForward: (args) => forward(args, true),
-  layerNormBackward: (args) => backward(args),
-  rmsNormForward: (args) => forward(args, false),
-  rmsNormBackward: (args) => backward(args),
+  layerNormForward: (args) => forward(args, { isCentred: true }),
+  layerNormBackward: (args) => backward(args, { isCentred: true }),
+  rmsNormForward: (args) => forward(args, { isCentred: false }),
+  rmsNormBackward: (args) => backward(args, { isCentred: false }),
 } satisfies Partial<ReferenceKernels>;

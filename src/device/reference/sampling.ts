@@ -1,137 +1,107 @@
-/** Reference: penalties and the draw of tokens, by full sorting. */
+/**
+ * Reference: penalties and the draw of tokens, by full sorting. Cuts in the order of the table: top-k, top-p (nucleus sampling,
+ * Holtzman et al., 2020) of what is left, min-p (Nguyen et al., 2024) of what is left.
+ */
 import { philox, uniformFromBits } from "../../base/index.ts";
+import { logSumExp } from "./loss.ts";
 import { read, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
-/** Log of the sum of exponentials. */
-function logSumExp(scores: Float64Array): number {
-  const highest = scores.reduce((best, score) => Math.max(best, score), -Infinity);
-  return highest + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - highest), 0));
-}
-
-interface DrawOptions {
+export interface DrawOptions {
+  /** Of one row; see `sample` of the operator table. */
   temperature: number;
   topK: number;
   topP: number;
   minP: number;
+  /** In [0, 1). */
   uniform: number;
 }
 
 /** The lowest logit that survives the cuts; all that reach it are kept. */
 function keptThreshold(scores: Float64Array, { temperature, topK, topP, minP }: DrawOptions): number {
-  const sorted = scores.toSorted((a, b) => b - a);
-  const highest = sorted[0];
-  let threshold = topK > 0 && topK < sorted.length ? sorted[topK - 1] : -Infinity;
-  const weightOf = (score: number): number => Math.exp((score - highest) / temperature);
+  const descending = scores.toSorted().toReversed();
+  const weightOf = (score: number): number => Math.exp((score - descending[0]) / temperature);
+  let threshold = topK > 0 && topK < descending.length ? descending[topK - 1] : -Infinity;
   if (topP > 0 && topP < 1) {
-    const candidates = sorted.filter((score) => score >= threshold);
-    const total = candidates.reduce((sum, score) => sum + weightOf(score), 0);
+    const kept = descending.filter((score) => score >= threshold);
+    let total = 0;
+    for (const score of kept) total += weightOf(score);
     let reached = 0;
-    for (const score of candidates) {
-      reached += weightOf(score);
-      if (reached >= topP * total) {
-        threshold = Math.max(threshold, score);
-        break;
-      }
-    }
+    threshold = kept.find((score) => (reached += weightOf(score)) >= topP * total) ?? threshold;
   }
   if (minP > 0) {
-    const lowest = sorted.filter((score) => score >= threshold && weightOf(score) >= minP).at(-1);
-    threshold = Math.max(threshold, lowest ?? highest);
+    const isKept = (score: number): boolean => score >= threshold && weightOf(score) >= minP;
+    threshold = descending.findLast(isKept) ?? descending[0];
   }
   return threshold;
 }
 
-function draw(scores: Float64Array, options: DrawOptions): number {
-  const highest = scores.reduce((best, score) => Math.max(best, score), -Infinity);
-  if (options.temperature === 0 || options.topK === 1) return scores.indexOf(highest);
+/** The token that `sample` draws from one row of logits. */
+export function drawToken(scores: Float64Array, options: DrawOptions): number {
+  let best = 0;
+  for (let token = 1; token < scores.length; token++) if (scores[token] > scores[best]) best = token;
+  if (options.temperature === 0 || options.topK === 1) return best;
   const threshold = keptThreshold(scores, options);
   const weights = scores.map((score) =>
-    score >= threshold ? Math.exp((score - highest) / options.temperature) : 0,
+    score >= threshold ? Math.exp((score - scores[best]) / options.temperature) : 0,
   );
-  const target = options.uniform * weights.reduce((sum, weight) => sum + weight, 0);
+  let total = 0;
+  for (const weight of weights) total += weight;
   let reached = 0;
-  let last = 0;
-  for (const [token, weight] of weights.entries()) {
-    if (weight === 0) continue;
-    reached += weight;
+  let last = best;
+  for (let token = 0; token < weights.length; token++) {
+    if (weights[token] === 0) continue;
+    reached += weights[token];
     last = token;
-    if (reached > target) return token;
+    if (reached > options.uniform * total) break;
   }
   return last;
 }
 
 export const samplingKernels = {
   applyPenalties: (args) => {
-    const {
-      logits,
-      history,
-      historyLengths,
-      repetition,
-      presence,
-      frequency,
-      numRows,
-      vocabSize,
-      maxHistory,
-    } = args;
-    const scores = read(logits, numRows * vocabSize);
-    const tokens = read(history, numRows * maxHistory);
-    const lengths = read(historyLengths, numRows);
-    const factors = read(repetition, numRows);
-    const presences = read(presence, numRows);
-    const frequencies = read(frequency, numRows);
+    const { logits, history, numRows, vocabSize, maxHistory } = args;
+    const lengths = read(args.historyLengths, numRows);
+    const repetitions = read(args.repetition, numRows);
+    const presences = read(args.presence, numRows);
+    const frequencies = read(args.frequency, numRows);
     for (let row = 0; row < numRows; row++) {
       const counts = new Map<number, number>();
-      for (let i = 0; i < lengths[row]; i++) {
-        const token = tokens[row * maxHistory + i];
+      for (const token of read(history, lengths[row], row * maxHistory)) {
         counts.set(token, (counts.get(token) ?? 0) + 1);
       }
+      const scores = read(logits, vocabSize, row * vocabSize);
       for (const [token, count] of counts) {
-        const score = scores[row * vocabSize + token];
-        const scaled = score > 0 ? score / factors[row] : score * factors[row];
-        scores[row * vocabSize + token] = scaled - (presences[row] + frequencies[row] * count);
+        const score = scores[token];
+        const scaled = score > 0 ? score / repetitions[row] : score * repetitions[row];
+        scores[token] = scaled - (presences[row] + frequencies[row] * count);
       }
+      write(logits, scores, row * vocabSize);
     }
-    write(logits, scores);
   },
 
-  sample: ({
-    logits,
-    temperature,
-    topK,
-    topP,
-    minP,
-    seeds,
-    counters,
-    tokens,
-    logprobs,
-    numRows,
-    vocabSize,
-  }) => {
-    const scores = read(logits, numRows * vocabSize);
-    const [temperatures, topKs, topPs, minPs, seedOf, counterOf] = [
-      temperature,
-      topK,
-      topP,
-      minP,
-      seeds,
-      counters,
-    ].map((tensor) => read(tensor, numRows));
+  sample: (args) => {
+    const { logits, numRows, vocabSize } = args;
+    const temperatures = read(args.temperature, numRows);
+    const topKs = read(args.topK, numRows);
+    const topPs = read(args.topP, numRows);
+    const minPs = read(args.minP, numRows);
+    const seeds = read(args.seeds, numRows);
+    const counters = read(args.counters, numRows);
     const drawn = new Float64Array(numRows);
     const logs = new Float64Array(numRows);
     for (let row = 0; row < numRows; row++) {
-      const own = scores.subarray(row * vocabSize, (row + 1) * vocabSize);
-      const uniform = uniformFromBits(philox(seedOf[row], counterOf[row])[0]);
-      drawn[row] = draw(own, {
+      const scores = read(logits, vocabSize, row * vocabSize);
+      drawn[row] = drawToken(scores, {
         temperature: temperatures[row],
         topK: topKs[row],
         topP: topPs[row],
         minP: minPs[row],
-        uniform,
+        uniform: uniformFromBits(philox(seeds[row], counters[row])[0]),
       });
-      logs[row] = own[drawn[row]] - logSumExp(own);
+      logs[row] = scores[drawn[row]] - logSumExp(scores);
     }
-    write(tokens, drawn);
-    write(logprobs, logs);
+    write(args.tokens, drawn);
+    write(args.logprobs, logs);
   },
 } satisfies Partial<ReferenceKernels>;
