@@ -1,5 +1,5 @@
 /** sha256 sums of a folder's files in checksums.json, so that a checkpoint that was damaged on disk is not trained on. */
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join, relative } from "node:path";
 import { z } from "zod";
 import {
@@ -15,19 +15,20 @@ const fileName = "checksums.json";
 const component = "checkpoint";
 const schema = z.strictObject({ sha256: z.record(z.string(), z.string().regex(/^[0-9a-f]{64}$/)) });
 
-function filesBelow(folder: string, base = folder): string[] {
-  const names = withFileErrors(component, "a readable folder", folder, () => readdirSync(folder).sort());
-  return names.flatMap((name) => {
-    const path = join(folder, name);
-    return statSync(path).isDirectory() ? filesBelow(path, base) : [relative(base, path)];
-  });
+function filesBelow(folder: string): string[] {
+  return withFileErrors(component, "a readable folder", folder, () =>
+    readdirSync(folder, { recursive: true, withFileTypes: true }),
+  )
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => relative(folder, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
+    .sort();
 }
 
 /** Sums every file below `folder`. Throws FileError. */
 export function writeChecksums(folder: string): void {
   const sums = filesBelow(folder)
     .filter((name) => name !== fileName)
-    .map((name) => [name.replaceAll("\\", "/"), sha256File(component, join(folder, name))] as const);
+    .map((name) => [name, sha256File(component, join(folder, name))] as const);
   writeText(
     component,
     join(folder, fileName),
@@ -40,16 +41,15 @@ export function verifyChecksums(folder: string): void {
   const path = join(folder, fileName);
   const { sha256 } = parseConfig(fileName, schema, readJson(component, path));
   for (const [name, expected] of Object.entries(sha256)) {
-    const got = sha256File(component, join(folder, name));
-    if (got !== expected) {
-      throw new CheckpointError(
-        component,
-        `expected ${name} in ${folder} with sha256 ${expected.slice(0, 12)}…, got ${got.slice(0, 12)}…`,
-        {
-          hint: "the file was damaged; remove this checkpoint to go on from the one before",
-          fields: { folder, name },
-        },
-      );
-    }
+    const got = existsSync(join(folder, name)) ? sha256File(component, join(folder, name)) : undefined;
+    if (got === expected) continue;
+    throw new CheckpointError(
+      component,
+      `expected ${name} in ${folder} with sha256 ${expected.slice(0, 12)}…, got ${got === undefined ? "no such file" : `${got.slice(0, 12)}…`}`,
+      {
+        hint: "the file was damaged; remove this checkpoint to go on from the one before",
+        fields: { folder, name },
+      },
+    );
   }
 }

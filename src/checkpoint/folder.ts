@@ -1,16 +1,34 @@
-/** Hugging Face model folders: one model.safetensors, or shards with model.safetensors.index.json. */
-import { existsSync } from "node:fs";
+/**
+ * Model folders as Hugging Face has them: one weights file, or shards with an index of which tensor lies in which. Shards are opened
+ * when first asked for. Written as safetensors with the names, sizes and index of `save_pretrained`.
+ */
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { CheckpointError, parseConfig, readJson } from "../base/index.ts";
-import { openSafetensors } from "./safetensors.ts";
-import { missingTensor } from "./source.ts";
+import {
+  CheckpointError,
+  makeFolder,
+  numElements,
+  parseConfig,
+  readJson,
+  withFileErrors,
+  writeText,
+} from "../base/index.ts";
+import { openSafetensors, writeSafetensors } from "./safetensors.ts";
+import type { TensorHeader, WriteOptions } from "./safetensors.ts";
+import { missingTensor, storedByteLength } from "./source.ts";
 import type { StoredTensorInfo, TensorSource } from "./source.ts";
 
+const component = "checkpoint";
 export const singleFileName = "model.safetensors";
 export const indexFileName = "model.safetensors.index.json";
+/** What `save_pretrained` has cut at for years ("5GB", decimal). */
+export const defaultShardBytes = 5_000_000_000;
+const shardNamePattern = /^model-\d{5}-of-\d{5}\.safetensors$/;
 
-const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+$/)) });
+/** A shard is a file of the folder itself, whatever the index says. */
+const shardName = z.string().regex(/^[^/\\]+$/, "a file name without a folder");
+const indexSchema = z.looseObject({ weight_map: z.record(z.string(), shardName) });
 
 class ShardedFolder implements TensorSource {
   readonly path: string;
@@ -18,13 +36,9 @@ class ShardedFolder implements TensorSource {
   readonly #shardOf: ReadonlyMap<string, string>;
   readonly #open = new Map<string, TensorSource>();
 
-  constructor(folder: string) {
+  constructor(folder: string, indexName: string) {
     this.path = folder;
-    const index = parseConfig(
-      indexFileName,
-      indexSchema,
-      readJson("checkpoint", join(folder, indexFileName)),
-    );
+    const index = parseConfig(indexName, indexSchema, readJson(component, join(folder, indexName)));
     this.#shardOf = new Map(Object.entries(index.weight_map));
   }
 
@@ -68,15 +82,74 @@ class ShardedFolder implements TensorSource {
   }
 }
 
-/** Opens the weights of a model folder. Throws CheckpointError, FileError. */
+/** Opens the weights of a model folder, in transformers' order of preference. Throws CheckpointError, FileError. */
 export function openCheckpointFolder(folder: string): TensorSource {
-  if (existsSync(join(folder, indexFileName))) return new ShardedFolder(folder);
   if (existsSync(join(folder, singleFileName))) return openSafetensors(join(folder, singleFileName));
+  if (existsSync(join(folder, indexFileName))) return new ShardedFolder(folder, indexFileName);
   throw new CheckpointError(
-    "checkpoint",
+    component,
     `expected ${singleFileName} or ${indexFileName} in ${folder}, got neither`,
-    {
-      hint: "is it a model folder?",
-    },
+    { hint: "is it a model folder?", fields: { folder } },
   );
+}
+
+/**
+ * Writes the weights of a model folder: one file when they fit in `maxShardBytes`, else shards and their index. A tensor is never cut. The
+ * index comes last, and weights of an earlier save are removed after it: a reader sees the old model or the new one.
+ * Gives the names of the files. Throws FileError.
+ */
+export function writeCheckpointFolder(
+  folder: string,
+  headers: readonly TensorHeader[],
+  { maxShardBytes = defaultShardBytes, ...options }: WriteOptions & { maxShardBytes?: number },
+): string[] {
+  makeFolder(component, folder);
+  const shards = splitIntoShards(headers, maxShardBytes);
+  if (shards.length === 1) {
+    writeSafetensors(join(folder, singleFileName), shards[0], options);
+    removeOthers(folder, [singleFileName]);
+    return [singleFileName];
+  }
+  const number = (value: number): string => String(value).padStart(5, "0");
+  const files = shards.map((_, i) => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`);
+  for (const [i, shard] of shards.entries()) writeSafetensors(join(folder, files[i]), shard, options);
+  const weightMap = shards.flatMap((shard, i) => shard.map(({ name }) => [name, files[i]] as const));
+  const index = {
+    metadata: {
+      total_parameters: headers.reduce((sum, { shape }) => sum + numElements(shape), 0),
+      total_size: headers.reduce((sum, header) => sum + headerBytes(header), 0),
+    },
+    weight_map: Object.fromEntries(weightMap.toSorted(([a], [b]) => (a < b ? -1 : 1))),
+  };
+  writeText(component, join(folder, indexFileName), `${JSON.stringify(index, undefined, 2)}\n`);
+  removeOthers(folder, [...files, indexFileName]);
+  return [...files, indexFileName];
+}
+
+function headerBytes({ dtype, shape }: TensorHeader): number {
+  return storedByteLength(dtype, shape);
+}
+
+function splitIntoShards(headers: readonly TensorHeader[], maxShardBytes: number): TensorHeader[][] {
+  const shards: TensorHeader[][] = [[]];
+  let numBytes = 0;
+  for (const header of headers) {
+    const byteLength = headerBytes(header);
+    if (numBytes + byteLength > maxShardBytes && numBytes > 0) {
+      shards.push([]);
+      numBytes = 0;
+    }
+    shards[shards.length - 1].push(header);
+    numBytes += byteLength;
+  }
+  return shards;
+}
+
+function removeOthers(folder: string, kept: readonly string[]): void {
+  withFileErrors(component, "a writable folder", folder, () => {
+    for (const name of readdirSync(folder)) {
+      const isWeights = name === singleFileName || name === indexFileName || shardNamePattern.test(name);
+      if (isWeights && !kept.includes(name)) rmSync(join(folder, name));
+    }
+  });
 }

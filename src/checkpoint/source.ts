@@ -1,22 +1,12 @@
-/** What every checkpoint format offers once it is open: named tensors, read when they are asked for. */
-import { CheckpointError, nearest } from "../base/index.ts";
+/**
+ * What every checkpoint format offers once it is open: named tensors, read when they are asked for, whole or a range at a time.
+ * Bytes are row-major and little-endian whatever the format keeps.
+ */
+import { CheckpointError, invariant, nearest, numElements } from "../base/index.ts";
+import type { RangeReader } from "./bytes.ts";
 
-/** Element types of stored tensors; the 8-bit floats are names only here. */
-export type StoredDtype =
-  | "f64"
-  | "f32"
-  | "bf16"
-  | "f16"
-  | "i64"
-  | "i32"
-  | "i16"
-  | "i8"
-  | "u8"
-  | "bool"
-  | "f8e4m3"
-  | "f8e5m2";
-
-export const storedDtypeBytes: Readonly<Record<StoredDtype, number>> = {
+/** Element types of stored tensors; the 8-bit floats and the wide unsigned integers are names only here. */
+export const storedDtypeBytes = {
   f64: 8,
   f32: 4,
   bf16: 2,
@@ -25,11 +15,17 @@ export const storedDtypeBytes: Readonly<Record<StoredDtype, number>> = {
   i32: 4,
   i16: 2,
   i8: 1,
+  u64: 8,
+  u32: 4,
+  u16: 2,
   u8: 1,
   bool: 1,
   f8e4m3: 1,
   f8e5m2: 1,
-};
+} as const;
+
+export type StoredDtype = keyof typeof storedDtypeBytes;
+export const storedDtypes = Object.keys(storedDtypeBytes) as readonly StoredDtype[];
 
 export interface StoredTensorInfo {
   readonly dtype: StoredDtype;
@@ -52,6 +48,83 @@ export interface TensorSource extends Disposable {
   dispose(): void;
 }
 
+/** A tensor of a source: what it is and how its bytes are got. */
+export interface StoredTensor extends StoredTensorInfo {
+  readonly readRange: RangeReader;
+}
+
+/** Bytes of a stored tensor. Not a safe integer when a damaged shape says so: compare, do not allocate. */
+export function storedByteLength(dtype: StoredDtype, shape: readonly number[]): number {
+  return numElements(shape) * storedDtypeBytes[dtype];
+}
+
+/** A source over a table of tensors; every format ends in one. `release` closes what the readers use. */
+export function tensorTable(
+  path: string,
+  tensors: ReadonlyMap<string, StoredTensor>,
+  {
+    metadata = {},
+    release = () => {},
+  }: { metadata?: Readonly<Record<string, string>>; release?: () => void } = {},
+): TensorSource {
+  return new TensorTable(path, tensors, { metadata, release });
+}
+
+class TensorTable implements TensorSource {
+  readonly path: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly #tensors: ReadonlyMap<string, StoredTensor>;
+  #release: (() => void) | undefined;
+
+  constructor(
+    path: string,
+    tensors: ReadonlyMap<string, StoredTensor>,
+    { metadata, release }: { metadata: Readonly<Record<string, string>>; release: () => void },
+  ) {
+    this.path = path;
+    this.metadata = metadata;
+    this.#tensors = tensors;
+    this.#release = release;
+  }
+
+  names(): Iterable<string> {
+    return this.#tensors.keys();
+  }
+
+  has(name: string): boolean {
+    return this.#tensors.has(name);
+  }
+
+  info(name: string): StoredTensor {
+    const tensor = this.#tensors.get(name);
+    if (tensor === undefined) throw missingTensor(this.path, name, this.names());
+    return tensor;
+  }
+
+  read(name: string): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.info(name).byteLength);
+    this.readInto(name, bytes);
+    return bytes;
+  }
+
+  readInto(name: string, into: Uint8Array, byteOffset = 0): void {
+    const { byteLength, readRange } = this.info(name);
+    invariant(this.#release !== undefined, `open checkpoint ${this.path}`);
+    invariant(byteOffset >= 0 && byteOffset + into.byteLength <= byteLength, `range within tensor ${name}`);
+    readRange(into, byteOffset);
+  }
+
+  dispose(): void {
+    const release = this.#release;
+    this.#release = undefined;
+    release?.();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
 /** The error for a tensor that is not there. */
 export function missingTensor(path: string, name: string, known: Iterable<string>): CheckpointError {
   const near = nearest(name, [...known]);
@@ -59,4 +132,19 @@ export function missingTensor(path: string, name: string, known: Iterable<string
     hint: near === undefined ? "is it a checkpoint of this model?" : `there is '${near}'`,
     fields: { path, name },
   });
+}
+
+/** The tensor's bytes as pieces of one buffer, for writers: a piece is valid until the next is asked for. */
+export function* tensorPieces(
+  source: TensorSource,
+  name: string,
+  { pieceBytes = 1 << 24 }: { pieceBytes?: number } = {},
+): Generator<Uint8Array> {
+  const { byteLength } = source.info(name);
+  const buffer = new Uint8Array(Math.min(pieceBytes, byteLength));
+  for (let offset = 0; offset < byteLength; offset += pieceBytes) {
+    const piece = buffer.subarray(0, Math.min(pieceBytes, byteLength - offset));
+    source.readInto(name, piece, offset);
+    yield piece;
+  }
 }
