@@ -7,3 +7,6 @@ export type { DrawnTokens, PendingTokens, RunnerOptions } from "./runner.ts";
 export { parseSampling } from "./sampling.ts";
 export type { SamplingInput, SamplingOptions } from "./sampling.ts";
 export type { RunnerSequence } from "./stepInputs.ts";
+export { generateText } from "./generateText.ts";
+export type { TextEvent, TextRequest } from "./generateText.ts";
+export { TextStream } from "./textStream.ts";

@@ -8,8 +8,6 @@
 import { NautilusError } from "../base/index.ts";
 import type { Decoder } from "../models/index.ts";
 import type { Context, RecomputePolicy } from "../tensor/index.ts";
-import { evaluateLoss } from "./evaluate.ts";
-import type { EvaluationResult } from "./evaluate.ts";
 import type { AdamW } from "./optimizer.ts";
 import { countSteps, learningRateAt, sequencesAt } from "./schedule.ts";
 import type { BatchSchedule, LearningRateSchedule } from "./schedule.ts";
@@ -65,6 +63,8 @@ export interface FinishedStep {
   step: number;
   numSteps: number;
   tokens: number;
+  /** Tokens of this step. */
+  numTokens: number;
   loss: number;
   learningRate: number;
   gradientNorm: number;
@@ -75,8 +75,8 @@ export interface FinishedStep {
 
 export interface RunEvents {
   stepEnd?(step: FinishedStep): void;
-  evaluationStart?(): void;
-  evaluationEnd?(result: EvaluationResult, state: RunState): void;
+  /** Measures held-out loss; every so many steps and after the last. */
+  evaluate?(state: RunState): void;
   /** Saves everything; the device is idle. */
   checkpoint?(state: RunState): void;
 }
@@ -100,7 +100,6 @@ export class TrainingRun {
   readonly #decoder: Decoder;
   readonly #optimizer: AdamW;
   readonly #data: TrainingData;
-  readonly #validation: () => Iterable<HostBatch>;
   readonly #options: LoopOptions;
   readonly #events: RunEvents;
   readonly #numSteps: number;
@@ -109,7 +108,7 @@ export class TrainingRun {
 
   constructor(
     context: Context,
-    parts: { decoder: Decoder; optimizer: AdamW; data: TrainingData; validation?: () => Iterable<HostBatch> },
+    parts: { decoder: Decoder; optimizer: AdamW; data: TrainingData },
     {
       options,
       events = {},
@@ -120,7 +119,6 @@ export class TrainingRun {
     this.#decoder = parts.decoder;
     this.#optimizer = parts.optimizer;
     this.#data = parts.data;
-    this.#validation = parts.validation ?? (() => []);
     this.#options = options;
     this.#events = events;
     this.#state = { ...state, recentNorms: [...state.recentNorms] };
@@ -159,7 +157,7 @@ export class TrainingRun {
       if (isEvaluation || isCheckpoint) {
         this.#finish(previous);
         previous = undefined;
-        if (isEvaluation) this.#evaluate();
+        if (isEvaluation) this.#events.evaluate?.(this.#state);
         if (isCheckpoint) this.#events.checkpoint?.(this.#state);
         this.#lastReadMs = performance.now();
       }
@@ -217,6 +215,7 @@ export class TrainingRun {
       step,
       numSteps: this.#numSteps,
       tokens,
+      numTokens,
       loss,
       learningRate,
       gradientNorm,
@@ -248,12 +247,6 @@ export class TrainingRun {
       state.recentNorms.shift();
     }
     return state.meanNorm;
-  }
-
-  #evaluate(): void {
-    this.#events.evaluationStart?.();
-    const result = evaluateLoss(this.#context, this.#decoder, this.#validation());
-    if (result.numTargets > 0) this.#events.evaluationEnd?.(result, this.#state);
   }
 }
 

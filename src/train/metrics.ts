@@ -20,6 +20,8 @@ export interface StepMetrics {
 
 export interface EvaluationMetrics {
   kind: "validation";
+  /** Which held-out set. */
+  name: string;
   step: number;
   tokens: number;
   loss: number;

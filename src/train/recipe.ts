@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { ConfigError, parseConfig } from "../base/index.ts";
+import { sourceSchema } from "../data/index.ts";
 
 const count = z.int().positive();
 
@@ -47,17 +48,23 @@ const modelOverrides = z.strictObject({
   initStd: z.number().positive().optional(),
 });
 
-const source = z.strictObject({
-  path: z
-    .union([z.string(), z.array(z.string()).nonempty()])
-    .describe("files or folders: .bin/.idx, JSON lines (.gz, .zst), text, source trees"),
-  weight: z.number().positive().default(1),
-  textKey: z.string().default("text").describe("field of JSON lines"),
-});
+/** Text (a path, or a source with its options), or token files that are there already. */
+const trainingSource = z.union([
+  z.string().transform((source) => ({ source, weight: undefined })),
+  z.strictObject({ source: sourceSchema, weight: z.number().positive().optional() }),
+  z.strictObject({
+    prefix: z.string().describe("path of a .bin/.idx pair without its ending"),
+    weight: z.number().positive().optional(),
+  }),
+]);
+
+const validationSource = z.strictObject({ name: z.string().default("validation"), source: sourceSchema });
 
 export const recipeSchema = z.strictObject({
   run: z.string().min(1).describe("folder of the run: checkpoints, metrics, prepared data"),
-  model: z.union([z.string().transform((preset) => ({ preset })), modelOverrides]).prefault({}),
+  model: z
+    .union([z.string().transform((preset) => modelOverrides.parse({ preset })), modelOverrides])
+    .prefault({}),
   tokenizer: z
     .strictObject({
       path: z.string().optional().describe("tokenizer.json to use; absent: train one on the data"),
@@ -66,16 +73,16 @@ export const recipeSchema = z.strictObject({
     })
     .prefault({}),
   data: z.strictObject({
-    train: z.union([
-      z.string().transform((path) => [{ path, weight: 1, textKey: "text" }]),
-      z.array(source).nonempty(),
-    ]),
-    validation: z.array(source).default([]).describe("held-out sources; absent: split off the training data"),
+    train: z.union([trainingSource.transform((member) => [member]), z.array(trainingSource).nonempty()]),
+    validation: z
+      .array(validationSource)
+      .default([])
+      .describe("held-out text, by group; absent: split off the training documents"),
     split: z
       .string()
-      .regex(/^\d+(\.\d+)?(,\d+(\.\d+)?){1,2}$/)
-      .default("98,2")
-      .describe("shares of train and validation documents"),
+      .regex(/^\d+(\.\d+)?(,\d+(\.\d+)?){2}$/)
+      .default("98,2,0")
+      .describe("shares of train, validation and test documents"),
     workers: count.optional(),
     eodMaskLoss: z.boolean().default(false),
     resetPositions: z.boolean().default(false),

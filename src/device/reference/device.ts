@@ -14,6 +14,7 @@ import type {
   MemoryStatistics,
   OpArguments,
   Readback,
+  TensorArgument,
 } from "../contract.ts";
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
@@ -72,7 +73,8 @@ export class ReferenceDevice implements Device {
   run<Name extends OpName>(name: Name, args: OpArguments<Name>): void {
     this.#assertOpen();
     checkArguments(name, args, this);
-    this.#queue(() => runKernel(name, args));
+    const operands = this.#recording === undefined ? args : resolved(args);
+    this.#queue(() => runKernel(name, operands));
   }
 
   supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
@@ -197,6 +199,23 @@ export class ReferenceDevice implements Device {
     invariant(this.#recording === undefined, `${what} inside of a capture`);
   }
 }
+
+/** The same arguments with their buffers looked up now: a graph outlives the tensors that it was recorded from. */
+function resolved<Args extends object>(args: Args): Args {
+  const entries = Object.entries(args).map(([name, value]: [string, unknown]) => [
+    name,
+    isTensor(value) ? placeOf(value) : value,
+  ]);
+  return Object.fromEntries(entries) as Args;
+}
+
+const isTensor = (value: unknown): value is TensorArgument =>
+  typeof value === "object" && value !== null && "buffer" in value;
+const placeOf = ({ buffer, byteOffset, dtype }: TensorArgument): TensorArgument => ({
+  buffer,
+  byteOffset,
+  dtype,
+});
 
 /** Runs a kernel; an operand that does not fit its buffer is told with the names of the table. */
 function runKernel<Name extends OpName>(name: Name, args: OpArguments<Name>): void {

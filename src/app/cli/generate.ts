@@ -1,0 +1,36 @@
+/** `nautilus generate`: continues prompts with a trained model. */
+import type { Command } from "commander";
+import type { GenerateCliOptions } from "../runs/generate.ts";
+import { collect, deviceOption, jsonOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+
+export function registerGenerate(program: Command): void {
+  program
+    .command("generate")
+    .description("continue a prompt with a trained model; without --prompt, read it from standard input")
+    .requiredOption("--model <folder>", "a run, one of its checkpoints, or a Hugging Face model folder")
+    .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
+    .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
+    .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
+    .option("--top-k <count>", "draw from the k likeliest tokens; 0 is off", wholeNumber(0), 0)
+    .option(
+      "--top-p <share>",
+      "draw from the fewest tokens that reach this probability; 0 is off",
+      realNumber(0),
+      0,
+    )
+    .option("--min-p <share>", "drop tokens less likely than this share of the likeliest", realNumber(0), 0)
+    .option("--repetition-penalty <factor>", "1 is off", realNumber(0), 1)
+    .option("--seed <number>", "the same seed draws the same tokens", wholeNumber(0), 0)
+    .option("--stop <text>", "end at this text (repeatable)", collect)
+    .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
+    .option("--precision <dtype>", "f32 or bf16 (default: that of the checkpoint)")
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .option("--logprobs", "print each token with its log probability")
+    .addOption(jsonOption())
+    .exitOverride()
+    .action(async (options: GenerateCliOptions) => {
+      const { generateCommand } = await import("../runs/generate.ts");
+      await generateCommand(options);
+    });
+}

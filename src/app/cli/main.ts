@@ -1,0 +1,66 @@
+/**
+ * The command line. Each verb is one file that says its options; what a verb does is imported when it runs, so that
+ * `nautilus --help` stays quick. Exit codes: 0 done, 2 the user's mistake (one sentence), 1 a fault of ours, 130 interrupted.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { NautilusError, messageOf } from "../../base/index.ts";
+import { registerData } from "./data.ts";
+import { registerDemo } from "./demo.ts";
+import { registerDoctor } from "./doctor.ts";
+import { registerGenerate } from "./generate.ts";
+import { registerModel } from "./model.ts";
+import { registerTokenizer } from "./tokenizer.ts";
+import { registerTrain } from "./train.ts";
+
+function version(): string {
+  const text = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
+  const parsed: unknown = JSON.parse(text);
+  return typeof parsed === "object" && parsed !== null && "version" in parsed
+    ? String(parsed.version)
+    : "unknown";
+}
+
+function buildProgram(): Command {
+  const program = new Command("nautilus")
+    .description("Train, customise and serve Nemotron-class language models, from Node")
+    .version(version())
+    .option("--debug", "print stack traces of errors")
+    .showHelpAfterError("(run with --help for the options)")
+    .exitOverride();
+  for (const register of [
+    registerDemo,
+    registerTrain,
+    registerGenerate,
+    registerTokenizer,
+    registerData,
+    registerModel,
+    registerDoctor,
+  ]) {
+    register(program);
+  }
+  for (const command of program.commands) command.exitOverride();
+  return program;
+}
+
+function report(error: unknown, isDebugging: boolean): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  if (isDebugging && error instanceof Error) process.stderr.write(`${error.stack ?? error.message}\n`);
+  else process.stderr.write(`error: ${messageOf(error)}\n`);
+  if (error instanceof NautilusError) return error.exitCode;
+  if (!isDebugging) process.stderr.write("(run again with --debug for where it happened)\n");
+  return 1;
+}
+
+// A reader that goes away (`nautilus … | head`) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+
+const isDebugging = process.argv.includes("--debug");
+try {
+  await buildProgram().parseAsync(process.argv.filter((argument) => argument !== "--debug"));
+} catch (error) {
+  process.exitCode = report(error, isDebugging);
+}

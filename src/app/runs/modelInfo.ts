@@ -1,0 +1,137 @@
+/** Prints what a model needs, without allocating it. */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { formatBytes, formatCount, readJson } from "../../base/index.ts";
+import {
+  cacheBytesPerToken,
+  countParameters,
+  parseModelConfig,
+  nemotronPreset,
+  nemotronPresetNames,
+  operationsPerToken,
+  servingMemory,
+  trainingMemory,
+} from "../../models/index.ts";
+import type { DecoderConfig, TrainingMemoryOptions } from "../../models/index.ts";
+
+/** The configuration behind a name, a config.json or a folder with one. Throws ConfigError, FileError. */
+export function resolveModelConfig(name: string): DecoderConfig {
+  if (!existsSync(name)) return nemotronPreset(name);
+  return parseModelConfig(readJson("model", statSync(name).isDirectory() ? join(name, "config.json") : name));
+}
+
+type Method = { name: string } & Pick<
+  TrainingMemoryOptions,
+  "dtype" | "gradientDtype" | "moments" | "master" | "recompute"
+>;
+
+const methods: readonly Method[] = [
+  { name: "f32", dtype: "f32", gradientDtype: "f32", moments: "f32", master: false, recompute: "none" },
+  {
+    name: "bf16, f32 master, f32 moments",
+    dtype: "bf16",
+    gradientDtype: "bf16",
+    moments: "f32",
+    master: true,
+    recompute: "none",
+  },
+  {
+    name: "bf16, f32 master, bf16 moments",
+    dtype: "bf16",
+    gradientDtype: "bf16",
+    moments: "bf16",
+    master: true,
+    recompute: "norm-activation",
+  },
+  {
+    name: "bf16, stochastic rounding",
+    dtype: "bf16",
+    gradientDtype: "bf16",
+    moments: "bf16",
+    master: false,
+    recompute: "norm-activation",
+  },
+  {
+    name: "bf16, stochastic, blocks again",
+    dtype: "bf16",
+    gradientDtype: "bf16",
+    moments: "bf16",
+    master: false,
+    recompute: "block",
+  },
+];
+
+const gibibyte = 2 ** 30;
+
+function describe(config: DecoderConfig, sequenceLength: number) {
+  return {
+    parameters: countParameters(config),
+    sequenceLength,
+    operationsPerToken: operationsPerToken(config, sequenceLength),
+    weights: { bf16Bytes: servingMemory(config, "bf16", 0), f32Bytes: servingMemory(config, "f32", 0) },
+    cacheBytesPerToken: cacheBytesPerToken(config, "bf16"),
+    training: methods.map((method) => ({
+      method: method.name,
+      recompute: method.recompute,
+      ...trainingMemory(config, { ...method, numRows: sequenceLength, chunkBytes: gibibyte }),
+    })),
+  };
+}
+
+export function printModelInfo(name: string, options: { sequenceLength?: number; json?: boolean }): void {
+  const config = resolveModelConfig(name);
+  const sequenceLength = options.sequenceLength ?? config.maxPositions;
+  const info = describe(config, sequenceLength);
+  if (options.json === true) {
+    process.stdout.write(`${JSON.stringify({ name, config, ...info }, undefined, 2)}\n`);
+    return;
+  }
+  const rotary =
+    config.rotary === undefined
+      ? "none"
+      : `${config.rotary.rotaryDim} of ${config.headDim} components, base ${config.rotary.base}`;
+  const rows: [string, string][] = [
+    ["parameters", `${info.parameters.toLocaleString("en-US")} (${formatCount(info.parameters)})`],
+    [
+      "shape",
+      `${config.numLayers} layers, width ${config.width}, ffn ${config.ffnWidth}, vocabulary ${config.vocabSize}`,
+    ],
+    ["heads", `${config.numHeads} query, ${config.numKvHeads} key/value, ${config.headDim} wide`],
+    ["positions", `rotary: ${rotary}; up to ${config.maxPositions}`],
+    [
+      "forward",
+      `${(info.operationsPerToken.forward / 1e9).toPrecision(4)} GFLOP per token at ${sequenceLength}`,
+    ],
+    [
+      "training",
+      `${(info.operationsPerToken.training / 1e9).toPrecision(4)} GFLOP per token at ${sequenceLength}`,
+    ],
+    [
+      "weights",
+      `${formatBytes(info.weights.bf16Bytes)} in bf16, ${formatBytes(info.weights.f32Bytes)} in f32`,
+    ],
+    ["cache", `${formatBytes(info.cacheBytesPerToken)} per token in bf16`],
+    [
+      "serving",
+      `${formatBytes(servingMemory(config, "bf16", config.maxPositions))} with one full context in bf16`,
+    ],
+  ];
+  const lines = rows.map(([label, value]) => `  ${label.padEnd(11)} ${value}`);
+  const table = info.training.map(
+    ({ method, recompute, total }) =>
+      `  ${method.padEnd(32)} ${recompute.padEnd(16)} ${formatBytes(total).padStart(12)}`,
+  );
+  const heading = `  ${"training with".padEnd(32)} ${"recomputing".padEnd(16)} ${"memory".padStart(12)}`;
+  process.stdout.write([name, ...lines, "", heading, ...table, ""].join("\n"));
+}
+
+export function printModelList(options: { json?: boolean }): void {
+  const models = nemotronPresetNames.map((name) => ({
+    name,
+    parameters: countParameters(nemotronPreset(name)),
+  }));
+  if (options.json === true) process.stdout.write(`${JSON.stringify(models, undefined, 2)}\n`);
+  else
+    for (const { name, parameters } of models)
+      process.stdout.write(`${name.padEnd(18)} ${formatCount(parameters).padStart(8)}\n`);
+}
