@@ -3,3 +3,4 @@ export * from "./contract.ts";
 export { describeDevices, type DeviceDescriptions } from "./describe.ts";
 export * from "./open.ts";
 export * from "./ops.ts";
+export type { CudaDescription, CudaGpu, CudaLibrary } from "./cuda/index.ts";

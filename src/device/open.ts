@@ -4,6 +4,7 @@
  */
 import { ConfigError, messageOf, warn } from "../base/index.ts";
 import type { Device, DeviceKind } from "./contract.ts";
+import type { CudaDescription } from "./cuda/index.ts";
 
 export interface OpenDeviceOptions {
   /** `auto`: CUDA where there is a card, else the CPU kernels, else (no compiler) the reference backend with a warning. */
@@ -70,4 +71,9 @@ export async function openDevice(options: OpenDeviceOptions = {}): Promise<Devic
     }
   }
   throw failure;
+}
+
+/** What this machine has of CUDA: GPUs, libraries and what is missing. Never throws. */
+export async function describeCuda(): Promise<CudaDescription> {
+  return (await import("./cuda/index.ts")).describeCuda();
 }

@@ -19,6 +19,9 @@ const numCandidates = 12;
 /** Products of less work than this take a few microseconds whatever the algorithm. */
 const leastTimedFlops = 2e8;
 
+/** Serving meets ever new numbers of rows; plans are cheap to make again, and graphs hold none. */
+const mostPlans = 8192;
+
 const finishProduct = (["f32", "bf16"] as const).map((c) => ({
   c,
   kernels: (["f32", "bf16"] as const).map((bias) =>
@@ -95,9 +98,13 @@ export class CudaMatmul {
 
   /** Never throws. */
   dispose(): void {
+    this.#forgetPlans();
+    this.#library.dispose();
+  }
+
+  #forgetPlans(): void {
     for (const plan of this.#plans.values()) if (plan !== undefined) this.#library.destroy(plan.descriptors);
     this.#plans.clear();
-    this.#library.dispose();
   }
 
   #queue(context: LaunchContext, plan: Plan, args: MatmulArguments, bias: TensorArgument | undefined): void {
@@ -178,6 +185,7 @@ export class CudaMatmul {
       algorithm.bytes.set(chosen.bytes);
       plan = { descriptors, algorithm, algorithmWorkspaceBytes: chosen.workspaceBytes };
     }
+    if (this.#plans.size >= mostPlans) this.#forgetPlans();
     this.#plans.set(key, plan);
     return plan;
   }

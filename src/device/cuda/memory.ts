@@ -1,8 +1,8 @@
 /**
  * GPU memory: two ranges of virtual addresses (small blocks and large ones), backed by physical memory as they grow, with
  * best-fit blocks. Virtual memory management instead of one driver allocation per block, so that free neighbours join and a
- * step near the card's limit does not fail for fragments; instead of the driver's own stream-ordered pool, because addresses
- * must stay put inside graphs and a block must cost no driver call.
+ * step near the card's limit does not fail for fragments; instead of the driver's own stream-ordered pool, because that one
+ * leaves allocation nodes inside graphs and costs a driver call per block.
  * Invariants: a block is reused at once, since all work is in one stream; blocks allocated while a graph is captured belong to
  * that graph until it is disposed, because every replay writes to them.
  * Source: cuMemCreate, cuMemMap and cuMemSetAccess of the driver API.
