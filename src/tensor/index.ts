@@ -4,7 +4,7 @@ export type { CapturedGraph } from "./context.ts";
 export { Parameter } from "./parameter.ts";
 export type { ParameterOptions } from "./parameter.ts";
 export { recomputed } from "./recompute.ts";
-export { needsGradient, record, Tape, watch } from "./tape.ts";
+export { gradientSink, needsGradient, record, Tape, watch } from "./tape.ts";
 export type { RecomputePolicy } from "./saved.ts";
 export { Storage, Tensor, Variable } from "./tensor.ts";
 export type { PendingValues } from "./tensor.ts";

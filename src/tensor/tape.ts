@@ -128,6 +128,14 @@ export function record(context: Context, outputs: readonly Tensor[], operator: R
 }
 
 /**
+ * Lets gradients flow back to `x`, which no operator on the tape made, and drops them there: a model whose weights are frozen is still
+ * walked to its first layer.
+ */
+export function gradientSink(context: Context, x: Tensor): void {
+  context.tape?.push({ name: "sink", outputs: [watch(x)], inputs: [], saved: [], backward: () => [] });
+}
+
+/**
  * A tensor for an operator's result of the shape and dtype of `spent`: its very memory, where nobody else holds it (then
  * the operator works in place), else fresh memory.
  */

@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { NautilusError, messageOf } from "../../base/index.ts";
+import { registerBench } from "./bench.ts";
 import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
@@ -35,6 +36,7 @@ function buildProgram(): Command {
     registerTokenizer,
     registerData,
     registerModel,
+    registerBench,
     registerDoctor,
   ]) {
     register(program);

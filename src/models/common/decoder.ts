@@ -10,6 +10,7 @@ import {
   activation,
   embedding,
   gatedActivation,
+  gradientSink,
   languageModelLoss,
   linear,
   normalise,
@@ -56,6 +57,13 @@ export interface DecoderOptions {
   /** dtype of the gradients; absent for inference. */
   gradientDtype?: FloatDtype | undefined;
 }
+
+export interface ForwardOptions {
+  /** Gradients flow down to the embedding also where its weight is frozen. */
+  reachesEmbedding?: boolean;
+}
+
+export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions;
 
 interface LayerWeights {
   attentionNorm: NormWeights;
@@ -126,10 +134,15 @@ export class Decoder implements Disposable {
   }
 
   /** Hidden states after the final norm, (N, C). */
-  forward(context: Context, batch: SequenceBatch): Tensor {
+  forward(context: Context, batch: SequenceBatch, { reachesEmbedding = false }: ForwardOptions = {}): Tensor {
     const attend = (qkv: Tensor): Tensor =>
       selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
-    return this.#run(context, batch.tokens, (weights, stream) => {
+    const embed = (): Tensor => {
+      const x = embedding(context, batch.tokens, this.parameters.get(embeddingName));
+      if (reachesEmbedding && x.variable === undefined) gradientSink(context, x);
+      return x;
+    };
+    return this.#run(context, embed, (weights, stream) => {
       if (context.tape?.recompute !== "block") return this.#layer(context, { weights, stream, attend });
       const { x, delta } = stream;
       const [nextX, nextDelta] = recomputed(
@@ -151,7 +164,8 @@ export class Decoder implements Disposable {
     tokens: Tensor,
     { batch, caches }: { batch: PagedBatch; caches: readonly PagedLayerCache[] },
   ): Tensor {
-    return this.#run(context, tokens, (weights, stream, layer) => {
+    const embed = (): Tensor => embedding(context, tokens, this.parameters.get(embeddingName));
+    return this.#run(context, embed, (weights, stream, layer) => {
       const attend = (qkv: Tensor): Tensor =>
         pagedSelfAttention(context, qkv, {
           heads: this.config,
@@ -169,20 +183,22 @@ export class Decoder implements Disposable {
   }
 
   /** Losses f32 (N) of a batch; on a tape, ready for `tape.backward`. */
-  loss(context: Context, batch: SequenceBatch, options: Omit<LanguageModelLossOptions, "weight">): Tensor {
-    return context.scope(() =>
-      languageModelLoss(context, this.forward(context, batch), { ...options, weight: this.head }),
-    );
+  loss(context: Context, batch: SequenceBatch, options: DecoderLossOptions): Tensor {
+    const { reachesEmbedding = false, ...lossOptions } = options;
+    return context.scope(() => {
+      const hidden = this.forward(context, batch, { reachesEmbedding });
+      return languageModelLoss(context, hidden, { ...lossOptions, weight: this.head });
+    });
   }
 
   #run(
     context: Context,
-    tokens: Tensor,
+    embed: () => Tensor,
     runLayer: (weights: LayerWeights, stream: Stream, layer: number) => Stream,
   ): Tensor {
     return context.scope(() => {
       let stream: Stream = {
-        x: embedding(context, tokens, this.parameters.get(embeddingName)),
+        x: embed(),
         delta: undefined,
       };
       for (const [layer, weights] of this.#layers.entries()) {

@@ -1,0 +1,22 @@
+/** `nautilus bench gpu`: how near the hardware's limits training and inference run, beside PyTorch. */
+import type { Command } from "commander";
+import type { BenchGpuOptions } from "../runs/benchGpu.ts";
+import { collect, jsonOption, wholeNumber } from "./options.ts";
+
+export function registerBench(program: Command): void {
+  const bench = program.command("bench").description("measure this machine with Nautilus");
+  bench
+    .command("gpu")
+    .description("matmul, attention, training step, prefill and decode of the 8B model on one GPU")
+    .option("--only <name>", "matmul, attention, train, lora, prefill or decode (repeatable)", collect)
+    .option("--layers <count>", "layers of the model (fewer for small cards)", wholeNumber(1), 32)
+    .option("--micro-batch <sequences>", "sequences of a training step", wholeNumber(1), 2)
+    .option("--peer <script>", "the PyTorch peer to run for each figure")
+    .option("--python <command>", "Python with torch, for the peer", "python3")
+    .addOption(jsonOption())
+    .exitOverride()
+    .action(async (options: BenchGpuOptions) => {
+      const { benchGpuCommand } = await import("../runs/benchGpu.ts");
+      await benchGpuCommand(options);
+    });
+}

@@ -1,0 +1,308 @@
+/** The measurements behind `nautilus bench gpu`: each times work on random values, best of several runs, device idle before and after. */
+import { formatBytes } from "../../base/index.ts";
+import { ModelRunner, parseSampling } from "../../infer/index.ts";
+import type { RunnerSequence } from "../../infer/index.ts";
+import { countMatmulParameters, Decoder, operationsPerToken } from "../../models/index.ts";
+import type { DecoderConfig } from "../../models/index.ts";
+import { matmulInto, selfAttention, Tape, watch } from "../../tensor/index.ts";
+import type { Context, Tensor } from "../../tensor/index.ts";
+import { AdamW, TrainingStep } from "../../train/index.ts";
+
+export interface BenchFigure {
+  name: string;
+  value: number;
+  unit: string;
+  /** The physical limit in the same unit. */
+  limit?: number | undefined;
+  details?: string | undefined;
+  peer?: number | undefined;
+  /** Which of the peer's lines this is, and its field. */
+  isPeerLine: (line: Readonly<Record<string, unknown>>) => boolean;
+  peerField: string;
+}
+
+/** Of one H200: bf16 dense rate by the datasheet, matmul rate and read bandwidth as measured (docs/performance.md). */
+const peakTflops = 989;
+const matmulTflops = 787;
+const bandwidthBytes = 4.45e12;
+
+/** Seconds of one call, the best of `numRuns` after a warm-up, each over `perRun` calls in a row. */
+function time(
+  context: Context,
+  body: () => void,
+  { numRuns = 5, perRun = 1 }: { numRuns?: number; perRun?: number } = {},
+): number {
+  body();
+  context.device.synchronize();
+  let best = Infinity;
+  for (let run = 0; run < numRuns; run++) {
+    const startMs = performance.now();
+    for (let call = 0; call < perRun; call++) body();
+    context.device.synchronize();
+    best = Math.min(best, (performance.now() - startMs) / 1000 / perRun);
+  }
+  return best;
+}
+
+function random(context: Context, shape: readonly number[], seed: number, std = 1): Tensor {
+  const y = context.empty(shape, "bf16");
+  context.device.run("randomNormal", { y, numElements: y.numElements, seed, counter: 0, mean: 0, std });
+  return y;
+}
+
+export function measureMatmul(context: Context): BenchFigure[] {
+  const shapes = [
+    { m: 8192, n: 8192, k: 8192 },
+    { m: 8192, n: 16384, k: 4096 },
+    { m: 8192, n: 4096, k: 16384 },
+    { m: 8192, n: 12288, k: 4096 },
+  ];
+  return shapes.map((shape) =>
+    context.scope(() => {
+      const { m, n, k } = shape;
+      const [a, b, c] = [
+        random(context, [m, k], 1),
+        random(context, [n, k], 2),
+        context.empty([m, n], "bf16"),
+      ];
+      const seconds = time(context, () => matmulInto(context, { a, b, c }, { ...shape, transposeB: true }), {
+        perRun: 20,
+      });
+      return {
+        name: `matmul ${m}x${n}x${k}`,
+        value: (2 * m * n * k) / seconds / 1e12,
+        unit: "TFLOP/s",
+        limit: peakTflops,
+        isPeerLine: (line) =>
+          line["what"] === "gemm" && line["M"] === m && line["N"] === n && line["K"] === k,
+        peerField: "tflops",
+      };
+    }),
+  );
+}
+
+export function measureAttention(context: Context): BenchFigure[] {
+  const heads = { numHeads: 32, numKvHeads: 32, headDim: 128 };
+  const [numSequences, sequenceLength] = [2, 4096];
+  const operations = (2 * 2 * numSequences * heads.numHeads * sequenceLength ** 2 * heads.headDim) / 2;
+  return context.scope(() => {
+    const qkv = random(context, [numSequences * sequenceLength, 3 * 4096], 3);
+    const gradient = random(context, [numSequences * sequenceLength, 4096], 4);
+    const options = { heads, numSequences, sequenceLength };
+    const forward = time(context, () => context.scope(() => void selfAttention(context, qkv, options)), {
+      perRun: 10,
+    });
+    watch(qkv);
+    const both = time(
+      context,
+      () =>
+        context.scope(() => {
+          using tape = new Tape();
+          const output = context.withTape(tape, () => selfAttention(context, qkv, options));
+          tape.backward(context, [{ tensor: output, gradient }]);
+          qkv.variable?.dispose();
+        }),
+      { perRun: 10 },
+    );
+    const figure = (name: string, value: number, peerField: string): BenchFigure => ({
+      name,
+      value,
+      unit: "TFLOP/s",
+      limit: peakTflops,
+      isPeerLine: (line) => line["what"] === "sdpa",
+      peerField,
+    });
+    return [
+      figure("attention forward", operations / forward / 1e12, "fwd_tflops"),
+      figure("attention backward", (2.5 * operations) / (both - forward) / 1e12, "bwd_tflops"),
+    ];
+  });
+}
+
+export interface TrainingMeasurement {
+  config: DecoderConfig;
+  numSequences: number;
+  /** Frozen weights: forward and backward to the input alone, as LoRA has it without its own small matrices. */
+  isFrozen: boolean;
+}
+
+/** A whole step at 4,096 with clip and update (bf16 states, stochastic rounding), or forward and backward through frozen weights. */
+export function measureTraining(
+  context: Context,
+  { config, numSequences, isFrozen }: TrainingMeasurement,
+): BenchFigure[] {
+  const sequenceLength = config.maxPositions;
+  const numTokens = numSequences * sequenceLength;
+  context.device.resetPeakMemory();
+  using decoder = new Decoder(
+    context,
+    config,
+    isFrozen ? { dtype: "bf16" } : { dtype: "bf16", gradientDtype: "bf16" },
+  );
+  decoder.parameters.initialise(1);
+  const tokens = Int32Array.from({ length: numTokens }, (_, row) => (row * 7919 + 13) % config.vocabSize);
+  const targets = Int32Array.from(tokens, (_, row) => (row * 104729 + 7) % config.vocabSize);
+  const batch = { tokens, targets, numSequences, sequenceLength };
+  const seconds = isFrozen ? timeFrozen(context, decoder, batch) : timeStep(context, decoder, batch);
+  const { training } = operationsPerToken(config, sequenceLength);
+  // Frozen weights take no weight gradient: a third of the matrix work is not there.
+  const attention = (training - 6 * countMatmulParameters(config)) / 1;
+  const operations = isFrozen ? 4 * countMatmulParameters(config) + attention : training;
+  const value = numTokens / seconds;
+  const { peakReservedBytes } = context.device.memory();
+  return [
+    {
+      name: isFrozen ? "lora-shaped step" : "train step",
+      value,
+      unit: "tok/s",
+      limit: (matmulTflops * 1e12) / operations,
+      details: `${((value * operations) / 1e12).toFixed(0)} TFLOP/s, ${(seconds * 1e3).toFixed(0)} ms, ${formatBytes(peakReservedBytes)}`,
+      isPeerLine: (line) => line["what"] === (isFrozen ? "lora" : "train"),
+      peerField: "tokens_per_s",
+    },
+  ];
+}
+
+type Batch = Parameters<TrainingStep["run"]>[0][number];
+
+function timeStep(context: Context, decoder: Decoder, batch: Batch): number {
+  using optimizer = new AdamW(context, decoder.parameters, {
+    betas: [0.9, 0.95],
+    eps: 1e-8,
+    weightDecay: 0.1,
+    clip: 1,
+    moments: "bf16",
+    master: false,
+  });
+  using step = new TrainingStep(context, {
+    decoder,
+    optimizer,
+    recompute: "norm-activation",
+    chunkBytes: 2 ** 30,
+  });
+  let count = 0;
+  return time(
+    context,
+    () => {
+      count++;
+      step.run([batch], { step: count, learningRate: 1e-5, seed: 1, skipAboveNorm: 0 });
+    },
+    { numRuns: 4, perRun: 2 },
+  );
+}
+
+function timeFrozen(
+  context: Context,
+  decoder: Decoder,
+  { tokens, targets, numSequences, sequenceLength }: Batch,
+): number {
+  const upload = (values: Int32Array): Tensor => context.tensor(values, [values.length], "i32");
+  return context.scope(() => {
+    const positions = upload(tokens.map((_, row) => row % sequenceLength));
+    const sequences = { tokens: upload(tokens), positions, numSequences, sequenceLength };
+    const wanted = upload(targets);
+    return time(
+      context,
+      () =>
+        context.scope(() => {
+          using tape = new Tape("norm-activation");
+          context.withTape(tape, () =>
+            decoder.loss(context, sequences, {
+              targets: wanted,
+              gradientScale: 1 / tokens.length,
+              chunkBytes: 2 ** 30,
+              reachesEmbedding: true,
+            }),
+          );
+          tape.backward(context);
+        }),
+      { numRuns: 4, perRun: 2 },
+    );
+  });
+}
+
+export function measurePrefill(context: Context, config: DecoderConfig): BenchFigure[] {
+  const numTokens = config.maxPositions;
+  using decoder = new Decoder(context, config, { dtype: "bf16" });
+  decoder.parameters.initialise(1);
+  const tokens = Int32Array.from({ length: numTokens }, (_, row) => (row * 7919 + 13) % config.vocabSize);
+  const seconds = context.scope(() => {
+    const upload = (values: Int32Array): Tensor => context.tensor(values, [values.length], "i32");
+    const positions = upload(tokens.map((_, row) => row));
+    const batch = { tokens: upload(tokens), positions, numSequences: 1, sequenceLength: numTokens };
+    return time(
+      context,
+      () =>
+        context.scope(() => {
+          const hidden = decoder.forward(context, batch);
+          decoder.logits(context, context.adopt(hidden.rows(numTokens - 1, numTokens)));
+        }),
+      { numRuns: 5, perRun: 4 },
+    );
+  });
+  const { forward } = operationsPerToken(config, numTokens);
+  const operations = forward - 2 * config.vocabSize * config.width;
+  return [
+    {
+      name: "prefill 4096",
+      value: numTokens / seconds,
+      unit: "tok/s",
+      limit: (matmulTflops * 1e12) / operations,
+      details: `${((numTokens * operations) / seconds / 1e12).toFixed(0)} TFLOP/s`,
+      isPeerLine: (line) => line["what"] === "prefill",
+      peerField: "tokens_per_s",
+    },
+  ];
+}
+
+/** Decode steps at contexts of 128 to 192 tokens, sampled on the device, one graph launch a step. */
+export function measureDecode(context: Context, config: DecoderConfig, batch: number): BenchFigure[] {
+  const [firstContext, numSteps, blockSize] = [128, 64, 64];
+  const maxContext = 1024;
+  using decoder = new Decoder(context, config, { dtype: "bf16" });
+  decoder.parameters.initialise(1);
+  const blocksEach = (firstContext + 2 * numSteps) / blockSize + 1;
+  using runner = new ModelRunner(context, decoder, {
+    blockSize,
+    numBlocks: batch * blocksEach,
+    maxContext,
+    maxPromptRows: 2048,
+  });
+  const sampling = parseSampling({ temperature: 0 });
+  const sequences: RunnerSequence[] = Array.from({ length: batch }, () => ({
+    blocks: runner.blocks.take(blocksEach),
+    sampling,
+    numCached: 0,
+    numDrawn: 0,
+  }));
+  const prompt = Array.from(
+    { length: firstContext },
+    (_, position) => (position * 7919 + 13) % config.vocabSize,
+  );
+  const drawn = runner.prompt(sequences.map((sequence) => ({ sequence, tokens: prompt })));
+  runner.decode(sequences, { tokens: Array.from(drawn.tokens) }).wait();
+  context.device.synchronize();
+  const startMs = performance.now();
+  let last = runner.decode(sequences, {});
+  for (let step = 1; step < numSteps; step++) {
+    const next = runner.decode(sequences, {});
+    last.wait();
+    last = next;
+  }
+  last.wait();
+  const seconds = (performance.now() - startMs) / 1000 / numSteps;
+  const weightBytes = 2 * countMatmulParameters(config);
+  const cacheBytes =
+    batch * (firstContext + numSteps / 2) * 4 * config.numLayers * config.numKvHeads * config.headDim;
+  return [
+    {
+      name: `decode batch ${batch}`,
+      value: batch / seconds,
+      unit: "tok/s",
+      limit: (batch * bandwidthBytes) / (weightBytes + cacheBytes),
+      details: `${(seconds * 1e3).toFixed(2)} ms a step`,
+      isPeerLine: (line) => line["what"] === "decode" && line["bs"] === batch,
+      peerField: "tok_per_s",
+    },
+  ];
+}
