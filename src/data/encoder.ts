@@ -17,5 +17,10 @@ export interface EncoderModule {
   readonly options?: unknown;
 }
 
+/** A trained tokenizer by its tokenizer.json, or the folder of it. */
+export interface TokenizerFile {
+  readonly tokenizerPath: string;
+}
+
 /** How workers come by their encoder. */
-export type EncoderSpec = EncoderModule;
+export type EncoderSpec = EncoderModule | TokenizerFile;

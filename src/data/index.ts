@@ -1,7 +1,7 @@
 /**
  * From raw text to batches: sources, preparation to Megatron's token files, splits and blends, loaders.
  */
-export type { DocumentEncoder, EncoderModule, EncoderSpec } from "./encoder.ts";
+export type { DocumentEncoder, EncoderModule, EncoderSpec, TokenizerFile } from "./encoder.ts";
 export {
   ignoredTarget,
   type LoaderState,
@@ -18,6 +18,7 @@ export {
   readStatistics,
 } from "./megatron/statistics.ts";
 export { MegatronWriter, type WriterStatistics } from "./megatron/writer.ts";
+export { tokenizerSha256 } from "./prepare/loadEncoder.ts";
 export {
   type PreparedDataset,
   type PreparedDatasets,

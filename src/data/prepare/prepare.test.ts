@@ -1,11 +1,14 @@
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { byteEncoderModule, type ByteEncoderOptions, createEncoder } from "../../../test/data/byteEncoder.ts";
 import { Scratch } from "../../../test/data/scratch.ts";
+import { saveTokenizer, trainTokenizer } from "../../text/index.ts";
 import { MegatronReader } from "../megatron/reader.ts";
 import { readDocumentBytes, readStatistics } from "../megatron/statistics.ts";
 import type { Source } from "../sources/schema.ts";
+import { tokenizerSha256 } from "./loadEncoder.ts";
 import { prepareDataset, type PrepareOptions, type PrepareProgress } from "./prepare.ts";
 
 const encoder = (options?: ByteEncoderOptions): PrepareOptions["encoder"] => ({
@@ -107,6 +110,36 @@ describe("prepareDataset", () => {
     expect(counts).toEqual({ train: 473, valid: 59, test: 59 });
     const parts = ["train", "valid", "test"].flatMap((part) => documentsOf(`${output}-${part}`));
     expect(parts.toSorted()).toEqual(documents.toSorted());
+  });
+
+  it("encodes with a trained tokenizer in workers, and keeps its checksum", async () => {
+    using scratch = new Scratch();
+    const texts = [
+      "the cat sat on the mat",
+      "the end </s> of a document that cannot be forged",
+      "a cat, the cat 😀",
+    ];
+    const sources = [scratch.write("a.jsonl", texts.map((text) => JSON.stringify({ text })).join("\n"))];
+    const tokenizer = await trainTokenizer({ texts, vocabSize: 300 });
+    saveTokenizer(tokenizer, scratch.path("tok"));
+    const tokenizerPath = scratch.path("tok/tokenizer.json");
+    const output = scratch.path("out");
+    await prepareDataset({ sources, output, encoder: { tokenizerPath }, numWorkers: 1 });
+    using reader = new MegatronReader(output);
+    const documents = Array.from({ length: reader.numSequences }, (_, i) => reader.sequence(i));
+    expect(documents.map((ids) => ids.indexOf(tokenizer.eosId))).toEqual(
+      documents.map((ids) => ids.length - 1),
+    );
+    expect(documents.map((ids) => tokenizer.decode(ids))).toEqual(texts);
+    const sha256 = createHash("sha256").update(readFileSync(tokenizerPath)).digest("hex");
+    expect(readStatistics(output)?.tokenizerSha256).toBe(sha256);
+    expect(tokenizerSha256(scratch.path("tok"))).toBe(sha256);
+    const missing = prepareDataset({
+      sources,
+      output,
+      encoder: { tokenizerPath: scratch.path("none.json") },
+    });
+    await expect(missing).rejects.toThrow(/none\.json, got nothing there/);
   });
 
   it("uses int32 for large vocabularies", async () => {

@@ -15,7 +15,7 @@ import { readUnits } from "../sources/read.ts";
 import type { Source } from "../sources/schema.ts";
 import type { RawUnit } from "../sources/unit.ts";
 import { type EncodedUnit, encodeUnit } from "./encodeUnit.ts";
-import { loadEncoder } from "./loadEncoder.ts";
+import { loadEncoder, tokenizerSha256 } from "./loadEncoder.ts";
 import { EncodingPool } from "./pool.ts";
 
 /** Starting workers does not pay below this. */
@@ -40,7 +40,7 @@ export interface PrepareOptions {
   sources: readonly Source[];
   /** The path of the data set without `.bin`; with a split, "-train", "-valid" and "-test" are added. */
   output: string;
-  /** An encoder module, for workers; or an encoder, which runs on the calling thread. */
+  /** A tokenizer's file or an encoder module, for workers; or an encoder, which runs on the calling thread. */
   encoder: EncoderSpec | DocumentEncoder;
   /** Default: the cores there are; 0 works on the calling thread. */
   numWorkers?: number | undefined;
@@ -66,6 +66,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PreparedD
   const { encoder: given } = options;
   // Also with workers: the output's dtype depends on it, and a tokenizer that cannot be read is refused before they start.
   const encoder = "encode" in given ? given : await loadEncoder(given);
+  const sha256 = "tokenizerPath" in given ? tokenizerSha256(given.tokenizerPath) : null;
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   const output = new Output(options.output, options.split, encoder);
   const numWorkers = "encode" in given ? 0 : numWorkersFor(options.numWorkers, totalBytes);
@@ -82,7 +83,7 @@ export async function prepareDataset(options: PrepareOptions): Promise<PreparedD
     }
     report(totalBytes, true);
     if (output.numDocuments === 0) throw nothingToWrite(files);
-    return output.finish(null);
+    return output.finish(sha256);
   } finally {
     output[Symbol.dispose]();
     await pool?.close();
@@ -226,13 +227,13 @@ class Output implements Disposable {
     this.#count(open.numTokens + 1, open.textBytes);
   }
 
-  finish(tokenizerSha256: string | null): PreparedDatasets {
+  finish(sha256: string | null): PreparedDatasets {
     const { vocabSize, eosId } = this.#encoder;
     const result: PreparedDatasets = {};
     for (const part of [...splitNames, "all"] as const) {
       const writer = this.#writers[part];
       if (writer === undefined || writer.numDocuments === 0) continue;
-      const known = { vocabSize, eosId, tokenizerSha256, numEmptyDocuments: this.#numEmptyDocuments };
+      const known = { vocabSize, eosId, tokenizerSha256: sha256, numEmptyDocuments: this.#numEmptyDocuments };
       result[part] = { prefix: writer.prefix, statistics: writer.finish(known) };
     }
     return result;
