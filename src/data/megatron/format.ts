@@ -58,7 +58,7 @@ export function filesOf(prefix: string): {
   return {
     bin: `${prefix}.bin`,
     idx: `${prefix}.idx`,
-    statistics: `${prefix}.json`,
+    statistics: `${prefix}.stats.json`,
     documentBytes: `${prefix}.bytes`,
   };
 }

@@ -1,5 +1,5 @@
 /**
- * What is kept beside a data set: totals in `<prefix>.json` and the UTF-8 bytes of each document in `<prefix>.bytes`
+ * What is kept beside a data set: totals in `<prefix>.stats.json` and the UTF-8 bytes of each document in `<prefix>.bytes`
  * (uint32, one per document). They turn a loss per token into bits per byte, and tell whether the tokens were made by the
  * tokenizer at hand. Data written by Megatron has neither file; nothing else depends on them.
  */
@@ -57,5 +57,16 @@ export function expectTokenizer(prefix: string, sha256: string): void {
     "data",
     `expected tokens of tokenizer ${sha256.slice(0, 12)} in ${filesOf(prefix).bin}, got those of ${kept.slice(0, 12)}`,
     { hint: "prepare the data again with this tokenizer", fields: { prefix } },
+  );
+}
+
+/** Throws a DataError when the tokens of `prefix` are known to be of a larger vocabulary than `vocabSize`. */
+export function expectVocabulary(prefix: string, vocabSize: number): void {
+  const kept = readStatistics(prefix)?.vocabSize ?? 0;
+  if (kept <= vocabSize) return;
+  throw new DataError(
+    "data",
+    `expected tokens of a vocabulary of at most ${vocabSize} in ${filesOf(prefix).bin}, got one of ${kept}`,
+    { hint: "prepare the data again with the model's tokenizer", fields: { prefix } },
   );
 }

@@ -87,7 +87,7 @@ describe("prepareDataset", () => {
         numWorkers,
       });
     }
-    for (const ending of [".bin", ".idx", ".bytes", ".json"]) {
+    for (const ending of [".bin", ".idx", ".bytes", ".stats.json"]) {
       const [none, one, three] = [0, 1, 3].map((count) => readFileSync(scratch.path(`w${count}${ending}`)));
       expect(none.equals(one) && one.equals(three)).toBe(true);
     }

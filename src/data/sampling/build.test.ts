@@ -92,6 +92,14 @@ describe("openBlend", () => {
     );
   });
 
+  it("refuses at once what is known to be of a larger vocabulary", () => {
+    using scratch = new Scratch();
+    const prefix = write(scratch.path("a"), tens(2, 1));
+    expect(() => openBlend([{ prefix }], { sequenceLength: 5, vocabSize: 999 })).toThrow(
+      /expected tokens of a vocabulary of at most 999 in .*a\.bin, got one of 1000/,
+    );
+  });
+
   it("names the file that has too little text", () => {
     expect(() => openBlend([{ prefix: fixturePath("tokens-int32") }], { sequenceLength: 500 })).toThrow(
       /tokens-int32\.bin: expected at least 501 tokens for one sample of sequence length 500, got 76 in 3 documents/,

@@ -5,7 +5,7 @@
 import { ConfigError, DataError } from "../../base/index.ts";
 import { filesOf } from "../megatron/format.ts";
 import { MegatronReader, type ReaderOptions } from "../megatron/reader.ts";
-import { expectTokenizer } from "../megatron/statistics.ts";
+import { expectTokenizer, expectVocabulary } from "../megatron/statistics.ts";
 import {
   BlendedDataset,
   blendSizes,
@@ -112,6 +112,7 @@ function openAll(
   return closingOnError(opened, () => {
     for (const { prefix } of blend) {
       if (options.tokenizerSha256 !== undefined) expectTokenizer(prefix, options.tokenizerSha256);
+      if (options.vocabSize !== undefined) expectVocabulary(prefix, options.vocabSize);
       opened.push(new MegatronReader(prefix, options));
     }
     return opened;
