@@ -1,25 +1,51 @@
 /* The matrix product: checks, the choice of the element type, and what happens to finished sums. */
 #include "matmul.h"
 
+#include "matmul_pack.h"
+
 namespace nt {
 namespace {
+
+inline vec load_floats(const float* p) { return load_vec(p); }
+inline void store_floats(float* p, vec x) { store_vec(p, x); }
+inline vec load_floats(const bf16* p) {
+#if defined(NT_AVX512)
+  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#else
+  vec result;
+  for (int i = 0; i < width; i++) result[i] = load(p + i);
+  return result;
+#endif
+}
+inline void store_floats(bf16* p, vec x) {
+#if defined(NT_AVX512_BF16)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
+#else
+  for (int i = 0; i < width; i++) store(p + i, x[i]);
+#endif
+}
 
 template <class Out, class Bias>
 void finish_rows(const Product& p, const float* sums, int64_t ld, int64_t row, int64_t num_rows, int64_t column,
                  int64_t num_columns, bool is_first) {
   const Bias* bias = is_first && p.bias != nullptr ? static_cast<const Bias*>(p.bias) + column : nullptr;
   const float alpha = p.alpha, beta = is_first ? p.beta : 1;
+  const vec alphas = broadcast(alpha), betas = broadcast(beta);
   for (int64_t i = 0; i < num_rows; i++) {
     Out* c = static_cast<Out*>(p.c) + (row + i) * p.ldc + column;
     const float* s = sums + i * ld;
-    if (beta == 0 && bias == nullptr) {
-      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j]);
-    } else if (beta == 0) {
-      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + load(bias + j));
-    } else if (bias == nullptr) {
-      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + beta * load(c + j));
-    } else {
-      for (int64_t j = 0; j < num_columns; j++) store(c + j, alpha * s[j] + beta * load(c + j) + load(bias + j));
+    int64_t j = 0;
+    for (; j + width <= num_columns; j += width) {
+      vec value = alphas * load_vec(s + j);
+      if (beta != 0) value += betas * load_floats(c + j);
+      if (bias != nullptr) value += load_floats(bias + j);
+      store_floats(c + j, value);
+    }
+    for (; j < num_columns; j++) {
+      float value = alpha * s[j];
+      if (beta != 0) value += beta * load(c + j);
+      if (bias != nullptr) value += load(bias + j);
+      store(c + j, value);
     }
   }
 }

@@ -17,6 +17,16 @@ struct Operand {
   bool along_k;
 };
 
+/* Lines to pack side by side: `stride` places for each word, zeros after the lines. */
+struct Strip {
+  int64_t line, num_lines, stride;
+  float* out;
+};
+/* What to pack of each strip: words first .. last of lines of num_k elements. */
+struct WordRange {
+  int64_t first, last, num_k;
+};
+
 /* One word of line `line`, from element k = word * per_word on; beyond num_k it is zero. */
 template <class Math>
 inline float word_at(const Operand<typename Math::Source>& x, int64_t line, int64_t word, int64_t num_k) {
@@ -87,97 +97,108 @@ NT_INLINE inline void transpose(__m512 (&x)[16]) {
 }
 
 template <class Math>
-void pack_along_k(const Operand<typename Math::Source>& x, int64_t line, int64_t num_lines, int64_t num_k,
-                  int64_t first_word, int64_t last_word, int64_t out_stride, float* out) {
-  for (int64_t group = 0; group < out_stride; group += 16) {
-    const int64_t lines = max<int64_t>(min<int64_t>(num_lines - group, 16), 0);
-    const __mmask16 lanes = first_lanes(out_stride - group);
-    for (int64_t word = first_word; word < last_word; word += 16) {
+void pack_along_k(const Operand<typename Math::Source>& x, const Strip& strip, const WordRange& words) {
+  for (int64_t group = 0; group < strip.stride; group += 16) {
+    const int64_t lines = max<int64_t>(min<int64_t>(strip.num_lines - group, 16), 0);
+    const __mmask16 lanes = first_lanes(strip.stride - group);
+    for (int64_t word = words.first; word < words.last; word += 16) {
       __m512 block[16];
       unrolled<16>([&](auto i) NT_INLINE {
         block[i] = _mm512_setzero_ps();
         if (i < lines) {
-          const auto* source = x.data + (line + group + i) * x.stride;
+          const auto* source = x.data + (strip.line + group + i) * x.stride;
           if constexpr (std::is_same_v<typename Math::Source, float>) {
-            block[i] = load_words(source, word, num_k);
+            block[i] = load_words(source, word, words.num_k);
           } else {
-            block[i] = load_words<Math::per_word>(source, word * Math::per_word, num_k);
+            block[i] = load_words<Math::per_word>(source, word * Math::per_word, words.num_k);
           }
         }
       });
       transpose(block);
-      float* place = out + (word - first_word) * out_stride + group;
-      const int64_t words = last_word - word;
+      float* place = strip.out + (word - words.first) * strip.stride + group;
+      const int64_t num_words = words.last - word;
       unrolled<16>([&](auto i) NT_INLINE {
-        if (i < words) _mm512_mask_storeu_ps(place + i * out_stride, lanes, block[i]);
+        if (i < num_words) _mm512_mask_storeu_ps(place + i * strip.stride, lanes, block[i]);
       });
     }
   }
 }
 
+/* Strips that lie side by side are packed in one sweep, so that memory is read in long runs. The rows are far apart, where
+ * the processor's own prefetching does not reach. Rows a multiple of 4 KiB apart compete for the same eight places of the
+ * first-level cache, so fewer of them are fetched ahead. */
 template <class Math>
-void pack_across_k(const Operand<typename Math::Source>& x, int64_t line, int64_t num_lines, int64_t num_k,
-                   int64_t first_word, int64_t last_word, int64_t out_stride, float* out) {
-  for (int64_t word = first_word; word < last_word; word++) {
-    const auto* source = x.data + word * Math::per_word * x.stride + line;
-    for (int64_t group = 0; group < out_stride; group += 16) {
-      const __mmask16 lanes = first_lanes(num_lines - group);
-      __m512 value;
-      if constexpr (std::is_same_v<typename Math::Source, float>) {
-        value = _mm512_maskz_loadu_ps(lanes, source + group);
-      } else if constexpr (Math::per_word == 1) {
-        value = widen(_mm256_maskz_loadu_epi16(lanes, source + group));
-      } else {
-        const __mmask16 second = 2 * word + 1 < num_k ? lanes : 0;
-        const __m256i low = _mm256_maskz_loadu_epi16(lanes, source + group);
-        const __m256i high = _mm256_maskz_loadu_epi16(second, source + group + x.stride);
-        value = _mm512_or_ps(_mm512_castsi512_ps(_mm512_cvtepu16_epi32(low)), widen(high));
-      }
-      _mm512_mask_storeu_ps(out + group, first_lanes(out_stride - group), value);
+void pack_across_k(const Operand<typename Math::Source>& x, const Strip* strips, int num_strips, const WordRange& words) {
+  const int64_t rows_ahead = x.stride * sizeof(*x.data) % 4096 == 0 ? 4 : 12;
+  for (int64_t word = words.first; word < words.last; word++) {
+    const auto* row = x.data + word * Math::per_word * x.stride;
+    const char* ahead = reinterpret_cast<const char*>(row + rows_ahead * x.stride + strips[0].line);
+    const int64_t sweep = strips[num_strips - 1].line + strips[num_strips - 1].num_lines - strips[0].line;
+    for (int64_t byte = 0; byte < sweep * static_cast<int64_t>(sizeof(*row)); byte += 64) {
+      __builtin_prefetch(ahead + byte);
+      if constexpr (Math::per_word == 2) __builtin_prefetch(ahead + x.stride * sizeof(*row) + byte);
     }
-    out += out_stride;
+    [[maybe_unused]] const bool has_second = Math::per_word * word + 1 < words.num_k;
+    for (int s = 0; s < num_strips; s++) {
+      const Strip& strip = strips[s];
+      const auto* source = row + strip.line;
+      float* out = strip.out + (word - words.first) * strip.stride;
+      for (int64_t group = 0; group < strip.stride; group += 16) {
+        const __mmask16 lanes = first_lanes(strip.num_lines - group);
+        __m512 value;
+        if constexpr (std::is_same_v<typename Math::Source, float>) {
+          value = _mm512_maskz_loadu_ps(lanes, source + group);
+        } else if constexpr (Math::per_word == 1) {
+          value = widen(_mm256_maskz_loadu_epi16(lanes, source + group));
+        } else {
+          const __m256i low = _mm256_maskz_loadu_epi16(lanes, source + group);
+          const __m256i high = _mm256_maskz_loadu_epi16(has_second ? lanes : 0, source + group + x.stride);
+          value = _mm512_or_ps(_mm512_castsi512_ps(_mm512_cvtepu16_epi32(low)), widen(high));
+        }
+        _mm512_mask_storeu_ps(out + group, first_lanes(strip.stride - group), value);
+      }
+    }
   }
 }
 
 #else
 
 template <class Math>
-void pack_along_k(const Operand<typename Math::Source>& x, int64_t line, int64_t num_lines, int64_t num_k,
-                  int64_t first_word, int64_t last_word, int64_t out_stride, float* out) {
+void pack_along_k(const Operand<typename Math::Source>& x, const Strip& strip, const WordRange& words) {
   /* In short runs along k, so that both the lines read and the lines written stay in the first-level cache. */
   constexpr int64_t run = 16;
-  for (int64_t start = first_word; start < last_word; start += run) {
-    const int64_t end = min(start + run, last_word);
-    for (int64_t i = 0; i < out_stride; i++) {
-      for (int64_t word = start; word < end; word++) {
-        out[(word - first_word) * out_stride + i] = i < num_lines ? word_at<Math>(x, line + i, word, num_k) : 0.0f;
-      }
+  for (int64_t start = words.first; start < words.last; start += run) {
+    const int64_t end = min(start + run, words.last);
+    for (int64_t i = 0; i < strip.stride; i++) {
+      float* out = strip.out + (start - words.first) * strip.stride + i;
+      for (int64_t word = start; word < end; word++, out += strip.stride)
+        *out = i < strip.num_lines ? word_at<Math>(x, strip.line + i, word, words.num_k) : 0.0f;
     }
   }
 }
 
 template <class Math>
-void pack_across_k(const Operand<typename Math::Source>& x, int64_t line, int64_t num_lines, int64_t,
-                   int64_t first_word, int64_t last_word, int64_t out_stride, float* out) {
-  for (int64_t word = first_word; word < last_word; word++) {
-    const auto* source = x.data + word * x.stride + line;
-    for (int64_t i = 0; i < num_lines; i++) out[i] = to_float(source[i]);
-    for (int64_t i = num_lines; i < out_stride; i++) out[i] = 0.0f;
-    out += out_stride;
+void pack_across_k(const Operand<typename Math::Source>& x, const Strip* strips, int num_strips, const WordRange& words) {
+  for (int64_t word = words.first; word < words.last; word++) {
+    for (int s = 0; s < num_strips; s++) {
+      const Strip& strip = strips[s];
+      float* out = strip.out + (word - words.first) * strip.stride;
+      for (int64_t i = 0; i < strip.stride; i++)
+        out[i] = i < strip.num_lines ? word_at<Math>(x, strip.line + i, word, words.num_k) : 0.0f;
+    }
   }
 }
 
 #endif
 
-/* Words first_word .. last_word of `num_lines` lines from `line` on; each word takes out_stride places, zeros after the lines. */
+/* Packs strips, which lie side by side in x. */
 template <class Math>
-void pack(const Operand<typename Math::Source>& x, int64_t line, int64_t num_lines, int64_t num_k,
-          int64_t first_word, int64_t last_word, int64_t out_stride, float* out) {
-  if (x.along_k) {
-    pack_along_k<Math>(x, line, num_lines, num_k, first_word, last_word, out_stride, out);
-  } else {
-    pack_across_k<Math>(x, line, num_lines, num_k, first_word, last_word, out_stride, out);
+void pack(const Operand<typename Math::Source>& x, const Strip* strips, int num_strips, const WordRange& words) {
+  if (!x.along_k) {
+    pack_across_k<Math>(x, strips, num_strips, words);
+    return;
   }
+  for (int s = 0; s < num_strips; s++) pack_along_k<Math>(x, strips[s], words);
 }
 
 }  // namespace nt

@@ -17,6 +17,8 @@ namespace nt {
 constexpr int64_t words_per_pass = 432;
 /* Panels that a task packs: about a quarter of a second-level cache of 1 MiB. */
 constexpr int64_t row_panels_per_task = 8, column_panels_per_task = 4;
+/* Neighbouring panels of the shared operand that are packed in one sweep. */
+constexpr int64_t panels_per_group = 4;
 /* Of the operand packed for all; shared by the cores in the last-level cache. */
 constexpr int64_t shared_bytes = 12 << 20;
 
@@ -64,13 +66,13 @@ class PackedProduct {
   }
   int64_t pass_begin(int64_t pass) const { return num_words * pass / num_passes; }
 
-  void pack_row_panel(int64_t panel, int64_t first_word, int64_t last_word, float* out) const {
+  Strip row_strip(int64_t panel, float* out) const {
     const int64_t begin = row_begin(panel), rows = row_begin(panel + 1) - begin;
-    pack<Math>(a, begin, rows, p.k, first_word, last_word, rows, out);
+    return {begin, rows, rows, out};
   }
-  void pack_column_panel(int64_t panel, int64_t first_word, int64_t last_word, float* out) const {
+  Strip column_strip(int64_t panel, float* out) const {
     const int64_t begin = column_begin(panel), columns = column_begin(panel + 1) - begin;
-    pack<Math>(b, begin, columns, p.k, first_word, last_word, packed_columns(panel), out);
+    return {begin, columns, packed_columns(panel), out};
   }
 
   float* shared_panel(int64_t panel) const {
@@ -88,11 +90,18 @@ class PackedProduct {
         shared_scratch(0, num_shared * 4 * num_words * (shares_a ? max_rows : max_columns) + 64));
     if (shared == nullptr) return out_of_memory;
     shared_begin = begin;
-    parallel_tasks(num_shared * num_passes, [&](int64_t task, int) {
-      const int64_t panel = begin + task / num_passes, pass = task % num_passes;
-      float* out = shared_panel(panel) + pass_begin(pass) * shared_stride(panel);
-      if (shares_a) pack_row_panel(panel, pass_begin(pass), pass_begin(pass + 1), out);
-      else pack_column_panel(panel, pass_begin(pass), pass_begin(pass + 1), out);
+    const int64_t num_groups = ceil_div(num_shared, panels_per_group);
+    parallel_tasks(num_groups * num_passes, [&](int64_t task, int) {
+      const int64_t group = task / num_passes, pass = task % num_passes;
+      const int64_t first = begin + num_shared * group / num_groups, last = begin + num_shared * (group + 1) / num_groups;
+      Strip strips[panels_per_group];
+      for (int64_t panel = first; panel < last; panel++) {
+        float* out = shared_panel(panel) + pass_begin(pass) * shared_stride(panel);
+        strips[panel - first] = shares_a ? row_strip(panel, out) : column_strip(panel, out);
+      }
+      const WordRange words{pass_begin(pass), pass_begin(pass + 1), p.k};
+      if (shares_a) pack<Math>(a, strips, static_cast<int>(last - first), words);
+      else pack<Math>(b, strips, static_cast<int>(last - first), words);
     });
 
     /* Tasks: enough of them that threads end together; pieces of the shared side too where the other is short. */
@@ -154,13 +163,21 @@ class PackedProduct {
   }
 
   void pack_own(const Block& block, int64_t pass, float* out) const {
-    const int64_t first = pass_begin(pass), last = pass_begin(pass + 1);
+    const WordRange words{pass_begin(pass), pass_begin(pass + 1), p.k};
+    Strip strips[max(row_panels_per_task, column_panels_per_task)];
+    int num_strips = 0;
     if (shares_a) {
-      for (int64_t panel = block.column_begin; panel < block.column_end; panel++)
-        pack_column_panel(panel, first, last, out + (panel - block.column_begin) * max_columns * (last - first));
+      for (int64_t panel = block.column_begin; panel < block.column_end; panel++) {
+        strips[num_strips++] = column_strip(panel, out);
+        out += max_columns * (words.last - words.first);
+      }
+      pack<Math>(b, strips, num_strips, words);
     } else {
-      for (int64_t panel = block.row_begin; panel < block.row_end; panel++)
-        pack_row_panel(panel, first, last, out + (row_begin(panel) - row_begin(block.row_begin)) * (last - first));
+      for (int64_t panel = block.row_begin; panel < block.row_end; panel++) {
+        strips[num_strips] = row_strip(panel, out);
+        out += strips[num_strips++].stride * (words.last - words.first);
+      }
+      pack<Math>(a, strips, num_strips, words);
     }
   }
 
@@ -174,19 +191,20 @@ class PackedProduct {
                                  : places.own + (row - row_begin(block.row_begin)) * words;
     const float* right = shares_a ? places.own + (column_panel - block.column_begin) * max_columns * words
                                   : shared_panel(column_panel) + first * vectors * width;
+    static constexpr float one = 1;
     const Tile tile = table.tiles[rows - 1][vectors - 1];
     const bool is_first = pass == 0, is_last = pass == num_passes - 1;
     const bool is_plain = !is_first || ((p.beta == 0 || p.beta == 1) && p.bias == nullptr);
     if (!p.c_is_bf16 && is_plain && columns == vectors * width) {
       float* c = static_cast<float*>(p.c) + row * p.ldc + column;
-      tile(words, left, right, c, p.ldc, p.alpha, !is_first || p.beta == 1);
+      tile(words, left, right, c, p.ldc, &p.alpha, !is_first || p.beta == 1);
     } else if (keeps_sums()) {
       float* sums = places.sums + (row - row_begin(block.row_begin)) * places.sums_stride +
                     (column_panel - block.column_begin) * max_columns;
-      tile(words, left, right, sums, places.sums_stride, 1, !is_first);
+      tile(words, left, right, sums, places.sums_stride, &one, !is_first);
       if (is_last) finish_block(p, sums, places.sums_stride, row, rows, column, columns, true);
     } else {
-      tile(words, left, right, places.sums, places.sums_stride, 1, false);
+      tile(words, left, right, places.sums, places.sums_stride, &one, false);
       finish_block(p, places.sums, places.sums_stride, row, rows, column, columns, is_first);
     }
   }

@@ -75,14 +75,21 @@ using Bf16Math = WideMath<bf16>;
 #endif
 using F32Math = WideMath<float>;
 
-using Tile = void (*)(int64_t num_words, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool accumulate);
+using Tile = void (*)(int64_t num_words, const float* a, const float* b, float* c, int64_t ldc, const float* alpha, bool accumulate);
 
 /* c = alpha * a b, or c += alpha * a b; c has `rows` rows of `vectors * width` columns. */
 template <class Math, int rows, int vectors>
-void tile(int64_t num_words, const float* a, const float* b, float* c, int64_t ldc, float alpha, bool accumulate) {
+void tile(int64_t num_words, const float* a, const float* b, float* c, int64_t ldc, const float* alpha, bool accumulate) {
   vec sum[rows][vectors];
   unrolled<rows>([&](auto i) NT_INLINE { unrolled<vectors>([&](auto j) NT_INLINE { sum[i][j] = vec{}; }); });
-  for (int i = 0; i < rows; i++) __builtin_prefetch(c + i * ldc, 1);
+  /* The compiler must not keep the addresses or alpha beside the sums: it would spill vectors in the loop. */
+#pragma GCC unroll 1
+  for (int i = 0; i < rows; i++) {
+    const float* place = c + i * ldc;
+    asm volatile("" : "+r"(place));
+    __builtin_prefetch(place, 1);
+    if (vectors * width > 16) __builtin_prefetch(place + 16, 1);
+  }
   for (int64_t word = 0; word < num_words; word++) {
     vec right[vectors];
     unrolled<vectors>([&](auto j) NT_INLINE { right[j] = load_vec(b + j * width); });
@@ -93,7 +100,8 @@ void tile(int64_t num_words, const float* a, const float* b, float* c, int64_t l
     a += rows;
     b += vectors * width;
   }
-  const vec scale = broadcast(alpha);
+  asm volatile("" : "+r"(alpha), "+r"(c));
+  const vec scale = broadcast(*alpha);
   if (accumulate) {
     unrolled<rows>([&](auto i) NT_INLINE {
       unrolled<vectors>([&](auto j) NT_INLINE {

@@ -64,12 +64,24 @@ struct Memory {
   }
 };
 
+/* The last generation in which a part was taken. A worker takes its own; the caller, when done, takes what no worker has begun:
+ * a sleeping or crowded-out worker costs nothing. */
+struct alignas(64) Claim {
+  std::atomic<uint64_t> generation{0};
+
+  bool take(uint64_t wanted) {
+    uint64_t last = generation.load(std::memory_order_relaxed);
+    return last < wanted && generation.compare_exchange_strong(last, wanted, std::memory_order_acq_rel);
+  }
+};
+
 struct Pool {
   std::mutex execution;
   /* Generation in the high bits, the number of parts in the low 16: one word, so that a late worker never pairs the task
    * of one generation with the size of another. */
   std::atomic<uint64_t> signal{0};
   std::atomic<int> num_pending{0};
+  Claim claims[max_threads];
   std::atomic<int> num_sleeping{0};
   std::mutex sleep_mutex;
   std::condition_variable wake;
@@ -107,7 +119,7 @@ void work(int index, uint64_t seen) {
       p.num_sleeping.fetch_sub(1);
     }
     seen = signal;
-    if (index >= static_cast<int>(signal & 0xffff)) continue;
+    if (index >= static_cast<int>(signal & 0xffff) || !p.claims[index].take(signal >> 16)) continue;
     p.body(p.context, index);
     p.num_pending.fetch_sub(1, std::memory_order_release);
   }
@@ -146,6 +158,13 @@ void run_parts(int num_parts, void (*body)(void*, int), void* context) {
   }
   is_inside_loop = true;
   body(context, 0);
+  for (int part = 1; part < num_parts; part++) {
+    if (!p.claims[part].take(generation)) continue;
+    current_thread = part;
+    body(context, part);
+    p.num_pending.fetch_sub(1, std::memory_order_relaxed);
+  }
+  current_thread = 0;
   is_inside_loop = false;
   for (int i = 0; p.num_pending.load(std::memory_order_acquire) != 0; i++) {
     if (i < num_spins) pause();
