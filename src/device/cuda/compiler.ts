@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   cacheFolder,
   invariant,
@@ -84,7 +84,7 @@ function cachePath(input: CompileInput, compiler: Compiler): string {
   for (const part of [String(compiler.version), ...input.options, input.source])
     hash.update(`${part.length}\n${part}`);
   for (const [name, text] of Object.entries(input.headers)) hash.update(`${name}\n${text.length}\n${text}`);
-  const stem = input.name.replace(/\.cu$/, "");
+  const stem = basename(input.name, ".cu");
   return cacheFolder("cuda", `${stem}-${hash.digest("hex").slice(0, 32)}.image`);
 }
 

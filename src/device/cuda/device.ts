@@ -25,7 +25,7 @@ import { CudaBuffer } from "./buffer.ts";
 import { CudaLaunchContext } from "./context.ts";
 import { CudaGraph } from "./graph.ts";
 import { cudaKernels, supportsDtypes } from "./kernels.ts";
-import { addressOfBuffer, type CudaKernels } from "./launcher.ts";
+import { addressOfBuffer, type CudaKernels, type LaunchContext } from "./launcher.ts";
 import { CudaMatmul } from "./matmul.ts";
 import { CudaMemory } from "./memory.ts";
 import { Profiler } from "./profiler.ts";
@@ -61,10 +61,10 @@ export class CudaDevice implements Device {
   constructor(options: CudaDeviceOptions) {
     this.#session = new CudaSession(options.index ?? 0);
     this.#memory = new CudaMemory(this.#session);
+    this.#matmul = this.#openMatmul(options);
     this.#context = new CudaLaunchContext(this.#session, this.#memory, {
       isDeterministic: options.deterministic ?? false,
     });
-    this.#matmul = new CudaMatmul(this.#session, this.#memory, { allowsTf32: options.allowTf32 ?? false });
     this.#staging = new Staging(this.#session);
     this.#profiler = Profiler.fromEnvironment(this.#session);
     this.#kernels = { ...cudaKernels, matmul: this.#matmul.run };
@@ -79,6 +79,12 @@ export class CudaDevice implements Device {
   /** The profiler that NAUTILUS_PROFILE turned on. */
   get profiler(): Profiler | undefined {
     return this.#profiler;
+  }
+
+  /** For launching kernels that are no operators, as tests and benches do. */
+  get launchContext(): LaunchContext {
+    this.#enter();
+    return this.#context;
   }
 
   allocate(byteLength: number): CudaBuffer {
@@ -194,6 +200,17 @@ export class CudaDevice implements Device {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  /** The library may be missing; then nothing of the GPU is kept. */
+  #openMatmul(options: CudaDeviceOptions): CudaMatmul {
+    try {
+      return new CudaMatmul(this.#session, this.#memory, { allowsTf32: options.allowTf32 ?? false });
+    } catch (error) {
+      this.#memory.dispose();
+      this.#session.dispose();
+      throw error;
+    }
   }
 
   #enter(): void {
