@@ -5,7 +5,7 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { enableCompileCache } from "node:module";
+import module from "node:module";
 import { fileURLToPath } from "node:url";
 
 const minimumMajor = 24;
@@ -28,7 +28,7 @@ if (Number(process.versions.node.split(".")[0]) < minimumMajor) {
   process.on("SIGTERM", () => child.kill("SIGTERM"));
   child.on("exit", (code, signal) => process.exit(code ?? (signal === "SIGINT" ? 130 : 1)));
 } else {
-  enableCompileCache();
+  module.enableCompileCache?.();
   const source = path("src/app/cli/main.ts");
   const isCheckout = existsSync(source) && !source.includes("/node_modules/");
   await import(

@@ -96,5 +96,7 @@ export function messageOf(error: unknown): string {
 
 /** The `code` of a Node system error ("ENOENT", …), or undefined. */
 export function systemErrorCode(error: unknown): string | undefined {
+  // Our own errors have codes too, but nothing of the system in them.
+  if (error instanceof NautilusError) return undefined;
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

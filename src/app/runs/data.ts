@@ -1,5 +1,6 @@
 /** `nautilus data`: token files made and looked at. */
 import { statSync } from "node:fs";
+import { join } from "node:path";
 import { formatBytes, formatCount } from "../../base/index.ts";
 import { MegatronReader, prepareDataset, readStatistics } from "../../data/index.ts";
 import type { Source } from "../../data/index.ts";
@@ -22,13 +23,20 @@ export function sourceOf(path: string, textKey: string): Source {
   return isFolder ? { kind: "tree", paths: path } : path;
 }
 
+/** The file of a tokenizer that is named by itself or by its folder. */
+function tokenizerFile(path: string): string {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+    ? join(path, "tokenizer.json")
+    : path;
+}
+
 export async function prepareCommand(paths: readonly string[], options: DataPrepareOptions): Promise<void> {
   const progress = new ProgressLine();
   using stop = stopSignal("stopping; nothing is written");
   const written = await prepareDataset({
     sources: paths.map((path) => sourceOf(path, options.textKey)),
     output: options.output,
-    encoder: loadTokenizer(options.tokenizer),
+    encoder: { tokenizerPath: tokenizerFile(options.tokenizer) },
     numWorkers: options.workers,
     signal: stop.signal,
     onProgress: ({ readBytes, totalBytes, textBytes, numTokens, megabytesPerSecond }) => {

@@ -158,7 +158,7 @@ async function prepareSource(
   await prepareDataset({
     sources: [source],
     output: prefix,
-    encoder: loadTokenizer(tokenizerPath),
+    encoder: { tokenizerPath },
     numWorkers: recipe.data.workers,
     onProgress: ({ readBytes, totalBytes, textBytes, numTokens, megabytesPerSecond }) => {
       if (isQuiet) return;
@@ -173,25 +173,8 @@ async function prepareSource(
 
 function trainingData(dataset: TokenDataset, recipe: Recipe, eosId: number): TrainingData {
   const { eodMaskLoss, resetPositions: resetPositionIds, resetAttention: resetAttentionMask } = recipe.data;
-  const loaders = new Map<number, TokenLoader>();
-  return {
-    batch(firstSample, numSequences) {
-      const options = {
-        dataset,
-        microBatchSize: numSequences,
-        eosId,
-        eodMaskLoss,
-        resetPositionIds,
-        resetAttentionMask,
-      };
-      const loader = loaders.get(numSequences) ?? new TokenLoader(options);
-      loaders.set(numSequences, loader);
-      loader.seek({ samplesConsumed: firstSample });
-      const batch = loader.next();
-      invariant(batch !== undefined, `samples from ${firstSample} on`);
-      return batch;
-    },
-  };
+  const options = { dataset, microBatchSize: 1, eosId, eodMaskLoss, resetPositionIds, resetAttentionMask };
+  return new TokenLoader(options);
 }
 
 function validationSet(name: string, opened: OpenDataset, eosId: number): ValidationSet {
