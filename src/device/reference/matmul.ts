@@ -16,12 +16,25 @@ interface Operand {
 /** op(x) (rows, columns), dense. */
 function dense(x: TensorArgument, { rows, columns, stride, isTransposed }: Operand): Float64Array {
   if (!isTransposed) return readRows(x, { numRows: rows, width: columns, stride });
-  const stored = readRows(x, { numRows: columns, width: rows, stride });
-  const values = new Float64Array(rows * columns);
-  for (let column = 0; column < columns; column++) {
-    for (let row = 0; row < rows; row++) values[row * columns + column] = stored[column * rows + row];
+  return transposed(readRows(x, { numRows: columns, width: rows, stride }), columns, rows);
+}
+
+/** x (numRows, width) -> (width, numRows), by tiles that stay in the cache. */
+function transposed(x: Float64Array, numRows: number, width: number): Float64Array {
+  const tile = 32;
+  const y = new Float64Array(x.length);
+  for (let firstRow = 0; firstRow < numRows; firstRow += tile) {
+    const endRow = Math.min(firstRow + tile, numRows);
+    for (let firstColumn = 0; firstColumn < width; firstColumn += tile) {
+      const endColumn = Math.min(firstColumn + tile, width);
+      for (let row = firstRow; row < endRow; row++) {
+        for (let column = firstColumn; column < endColumn; column++) {
+          y[column * numRows + row] = x[row * width + column];
+        }
+      }
+    }
   }
-  return values;
+  return y;
 }
 
 interface Product {

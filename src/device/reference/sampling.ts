@@ -19,19 +19,26 @@ export interface DrawOptions {
 
 /** The lowest logit that survives the cuts; all that reach it are kept. */
 function keptThreshold(scores: Float64Array, { temperature, topK, topP, minP }: DrawOptions): number {
-  const descending = scores.toSorted().toReversed();
-  const weightOf = (score: number): number => Math.exp((score - descending[0]) / temperature);
-  let threshold = topK > 0 && topK < descending.length ? descending[topK - 1] : -Infinity;
+  const ascending = scores.toSorted();
+  const numScores = ascending.length;
+  const highest = ascending[numScores - 1];
+  const weightOf = (score: number): number => Math.exp((score - highest) / temperature);
+  let threshold = topK > 0 && topK < numScores ? ascending[numScores - topK] : -Infinity;
   if (topP > 0 && topP < 1) {
-    const kept = descending.filter((score) => score >= threshold);
     let total = 0;
-    for (const score of kept) total += weightOf(score);
-    let reached = 0;
-    threshold = kept.find((score) => (reached += weightOf(score)) >= topP * total) ?? threshold;
+    for (const score of scores) if (score >= threshold) total += weightOf(score);
+    let at = numScores - 1;
+    let reached = weightOf(highest);
+    while (reached < topP * total && at > 0 && ascending[at - 1] >= threshold) {
+      at--;
+      reached += weightOf(ascending[at]);
+    }
+    threshold = ascending[at];
   }
   if (minP > 0) {
-    const isKept = (score: number): boolean => score >= threshold && weightOf(score) >= minP;
-    threshold = descending.findLast(isKept) ?? descending[0];
+    let at = numScores - 1;
+    while (at > 0 && ascending[at - 1] >= threshold && weightOf(ascending[at - 1]) >= minP) at--;
+    threshold = ascending[at];
   }
   return threshold;
 }

@@ -1,0 +1,92 @@
+/** Cases of the activations: every kind, values small and far out in the tails, gradients over operands. */
+import { activationKinds } from "../../../src/device/index.ts";
+import { close, conformanceCase, operand, type ConformanceCase } from "../case.ts";
+import type { Values } from "../random.ts";
+import { floats, lengths } from "./common.ts";
+
+const kinds = Object.entries(activationKinds);
+
+/** Mostly within a few units of zero, with a few values far out on both sides, where exponentials overflow. */
+function spread(values: Values): Values {
+  return () => values().map((value, i) => (i % 97 === 5 ? value * 40 : value));
+}
+
+function plainCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    kinds.flatMap(([name, kind]) =>
+      lengths.flatMap((numElements) =>
+        [false, true].flatMap((isInPlace) => {
+          const label = `${name} ${dtype} ${numElements}${isInPlace ? " in place" : ""}`;
+          return [
+            conformanceCase("activationForward", label, (data) => ({
+              x: operand(dtype, numElements, { values: spread(data.normal(numElements, { std: 3 })) }),
+              y: operand(dtype, numElements, {
+                sameAs: isInPlace ? "x" : undefined,
+                check: close({ scale: 1 }),
+              }),
+              numElements,
+              kind,
+            })),
+            conformanceCase("activationBackward", label, (data) => ({
+              x: operand(dtype, numElements, { values: spread(data.normal(numElements, { std: 3 })) }),
+              dy: operand(dtype, numElements, { values: data.normal(numElements) }),
+              dx: operand(dtype, numElements, {
+                sameAs: isInPlace ? "dy" : undefined,
+                check: close({ scale: 2 }),
+              }),
+              numElements,
+              kind,
+            })),
+          ];
+        }),
+      ),
+    ),
+  );
+}
+
+const gatedShapes = [
+  [0, 4],
+  [1, 1],
+  [5, 33],
+  [3, 256],
+];
+
+function gatedCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    kinds.flatMap(([name, kind]) =>
+      gatedShapes.flatMap(([numRows, width]) => {
+        const label = `${name} ${dtype} (${numRows}, ${width})`;
+        const numElements = numRows * width;
+        return [
+          conformanceCase("gatedActivationForward", label, (data) => ({
+            x: operand(dtype, numRows, {
+              width: 2 * width,
+              values: data.normal(2 * numElements, { std: 2 }),
+            }),
+            y: operand(dtype, numRows, { width, check: close({ scale: 2 }) }),
+            numRows,
+            width,
+            kind,
+          })),
+          ...[undefined, "x"].map((sameAs) =>
+            conformanceCase("gatedActivationBackward", `${label}${sameAs ? " in place" : ""}`, (data) => ({
+              x: operand(dtype, numRows, {
+                width: 2 * width,
+                values: data.normal(2 * numElements, { std: 2 }),
+              }),
+              dy: operand(dtype, numRows, { width, values: data.normal(numElements) }),
+              dx: operand(dtype, numRows, { width: 2 * width, sameAs, check: close({ scale: 2 }) }),
+              numRows,
+              width,
+              kind,
+            })),
+          ),
+        ];
+      }),
+    ),
+  );
+}
+
+export function activationCases(): ConformanceCase[] {
+  return [...plainCases(), ...gatedCases()];
+}

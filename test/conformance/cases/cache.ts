@@ -1,0 +1,245 @@
+/**
+ * Cases of rotary positions and of the paged cache: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
+ * both in one batch, blocks in any order, tables with unused entries.
+ */
+import { close, conformanceCase, integers, operand, type ConformanceCase } from "../case.ts";
+import { floats, intermediateOf, type TensorDtype } from "./common.ts";
+
+const rotarySettings = [
+  { numRows: 0, numHeads: 2, headDim: 8, rotaryDim: 8, gap: 0 },
+  { numRows: 1, numHeads: 1, headDim: 2, rotaryDim: 2, gap: 0 },
+  { numRows: 5, numHeads: 3, headDim: 6, rotaryDim: 4, gap: 1 },
+  { numRows: 33, numHeads: 4, headDim: 64, rotaryDim: 64, gap: 0 },
+  { numRows: 70, numHeads: 3, headDim: 128, rotaryDim: 64, gap: 256 },
+];
+const maxPositions = 90;
+
+function rotaryCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    rotarySettings.flatMap(({ numRows, numHeads, headDim, rotaryDim, gap }) =>
+      [0, 1].flatMap((inverse) =>
+        [undefined, "x"].map((sameAs) =>
+          conformanceCase(
+            "rotary",
+            `${dtype} ${numRows} rows H ${numHeads} D ${headDim} turned ${rotaryDim} inverse ${inverse} gap ${gap}${sameAs ? " in place" : ""}`,
+            (data) => {
+              const width = numHeads * headDim;
+              const layout = { width, stride: width + gap };
+              const angles = data.uniform(maxPositions * (rotaryDim / 2), -3, 3);
+              return {
+                x: operand(dtype, numRows, { ...layout, values: data.normal(numRows * width) }),
+                positions: operand("i32", numRows, { values: data.integers(numRows, 0, maxPositions) }),
+                cosSin: operand("f32", maxPositions, {
+                  width: rotaryDim,
+                  values: () => cosSinOf(angles(), rotaryDim),
+                }),
+                y: operand(dtype, numRows, { ...layout, sameAs, check: close() }),
+                numRows,
+                numHeads,
+                headDim,
+                rotaryDim,
+                xRowStride: width + gap,
+                yRowStride: width + gap,
+                inverse,
+              };
+            },
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+function cosSinOf(angles: Float64Array, rotaryDim: number): Float64Array {
+  const half = rotaryDim / 2;
+  return Float64Array.from({ length: 2 * angles.length }, (_, index) => {
+    const position = Math.floor(index / rotaryDim);
+    const column = index % rotaryDim;
+    const angle = angles[position * half + (column % half)];
+    return column < half ? Math.cos(angle) : Math.sin(angle);
+  });
+}
+
+const writeSettings = [
+  { numRows: 0, numKvHeads: 2, headDim: 8, gap: 0 },
+  { numRows: 1, numKvHeads: 1, headDim: 5, gap: 0 },
+  { numRows: 20, numKvHeads: 3, headDim: 20, gap: 7 },
+  { numRows: 33, numKvHeads: 2, headDim: 128, gap: 512 },
+];
+const numSlots = 64;
+
+function kvCacheWriteCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    writeSettings.map(({ numRows, numKvHeads, headDim, gap }) =>
+      conformanceCase(
+        "kvCacheWrite",
+        `${dtype} ${numRows} rows G ${numKvHeads} D ${headDim} gap ${gap}`,
+        (data) => {
+          const width = numKvHeads * headDim;
+          const stride = width + gap;
+          const slots = data.distinct(numRows, numSlots);
+          const row = { width, stride };
+          return {
+            k: operand(dtype, numRows, { ...row, values: data.normal(numRows * width) }),
+            v: operand(dtype, numRows, { ...row, values: data.normal(numRows * width) }),
+            slots: operand("i32", numRows, {
+              values: () => slots().map((slot, i) => (i % 4 === 2 ? -1 : slot)),
+            }),
+            kCache: operand(dtype, numSlots, { width, values: data.normal(numSlots * width) }),
+            vCache: operand(dtype, numSlots, { width, values: data.normal(numSlots * width) }),
+            numRows,
+            numKvHeads,
+            headDim,
+            kRowStride: stride,
+            vRowStride: stride,
+          };
+        },
+      ),
+    ),
+  );
+}
+
+export interface PagedSetting {
+  /** Query rows and context tokens of each sequence. */
+  sequences: readonly (readonly [number, number])[];
+  blockSize: number;
+  numHeads: number;
+  numKvHeads: number;
+  headDim: number;
+  gap?: number;
+}
+
+const pagedSettings: readonly PagedSetting[] = [
+  { sequences: [], blockSize: 16, numHeads: 2, numKvHeads: 1, headDim: 32 },
+  { sequences: [[1, 1]], blockSize: 16, numHeads: 1, numKvHeads: 1, headDim: 8 },
+  {
+    sequences: [
+      [1, 17],
+      [1, 1],
+      [1, 33],
+      [1, 32],
+    ],
+    blockSize: 16,
+    numHeads: 4,
+    numKvHeads: 2,
+    headDim: 64,
+    gap: 256,
+  },
+  {
+    sequences: [
+      [1, 300],
+      [1, 257],
+    ],
+    blockSize: 16,
+    numHeads: 2,
+    numKvHeads: 2,
+    headDim: 128,
+  },
+  {
+    sequences: [
+      [5, 5],
+      [7, 20],
+      [0, 0],
+      [1, 40],
+    ],
+    blockSize: 8,
+    numHeads: 6,
+    numKvHeads: 2,
+    headDim: 32,
+  },
+  {
+    sequences: [
+      [65, 130],
+      [1, 130],
+      [70, 70],
+    ],
+    blockSize: 32,
+    numHeads: 2,
+    numKvHeads: 1,
+    headDim: 128,
+  },
+  {
+    sequences: [
+      [3, 9],
+      [1, 4],
+    ],
+    blockSize: 1,
+    numHeads: 2,
+    numKvHeads: 1,
+    headDim: 20,
+  },
+  {
+    sequences: [
+      [1, 90],
+      [2, 7],
+    ],
+    blockSize: 16,
+    numHeads: 8,
+    numKvHeads: 1,
+    headDim: 192,
+  },
+];
+
+export function attentionPagedCase(setting: PagedSetting, dtype: TensorDtype): ConformanceCase {
+  const { sequences, blockSize, numHeads, numKvHeads, headDim, gap = 0 } = setting;
+  const label = `${dtype} [${sequences.join("] [")}] block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} gap ${gap}`;
+  return conformanceCase("attentionPaged", label, (data) => {
+    const queryLengths = sequences.map(([queryLength]) => queryLength);
+    const contextLengths = sequences.map(([, contextLength]) => contextLength);
+    const queryStarts = [0];
+    for (const length of queryLengths) queryStarts.push(queryStarts[queryStarts.length - 1] + length);
+    const numRows = queryStarts[sequences.length];
+    const blocksOf = contextLengths.map((length) => Math.ceil(length / blockSize));
+    const maxBlocks = Math.max(1, ...blocksOf) + 1;
+    const numBlocks = blocksOf.reduce((total, blocks) => total + blocks, 0) + 3;
+    const order = data.distinct(numBlocks, numBlocks);
+    const width = numHeads * headDim;
+    const kvWidth = numKvHeads * headDim;
+    const longest = Math.max(1, ...contextLengths);
+    const cacheValues = () => data.normal(numBlocks * blockSize * kvWidth);
+    return {
+      q: operand(dtype, numRows, { width, stride: width + gap, values: data.normal(numRows * width) }),
+      kCache: operand(dtype, numBlocks * blockSize, { width: kvWidth, values: cacheValues() }),
+      vCache: operand(dtype, numBlocks * blockSize, { width: kvWidth, values: cacheValues() }),
+      blockTables: operand("i32", sequences.length, {
+        width: maxBlocks,
+        values: () => tablesOf(blocksOf, maxBlocks, order()),
+      }),
+      contextLengths: integers("i32", contextLengths),
+      queryStarts: integers("i32", queryStarts),
+      o: operand(dtype, numRows, {
+        width,
+        stride: width + (gap % 8),
+        check: close({ length: headDim + longest, intermediate: intermediateOf(dtype) }),
+      }),
+      numSequences: sequences.length,
+      maxQueryLength: Math.max(0, ...queryLengths),
+      numHeads,
+      numKvHeads,
+      headDim,
+      blockSize,
+      maxBlocksPerSequence: maxBlocks,
+      qRowStride: width + gap,
+      oRowStride: width + (gap % 8),
+      scale: 1 / Math.sqrt(headDim),
+    };
+  });
+}
+
+/** Blocks dealt out in the given order; -1 in the entries that no token needs. */
+function tablesOf(blocksOf: readonly number[], maxBlocks: number, order: Float64Array): Float64Array {
+  const tables = new Float64Array(blocksOf.length * maxBlocks).fill(-1);
+  let next = 0;
+  for (const [sequence, numBlocks] of blocksOf.entries()) {
+    for (let i = 0; i < numBlocks; i++) tables[sequence * maxBlocks + i] = order[next++];
+  }
+  return tables;
+}
+
+export function cacheCases(): ConformanceCase[] {
+  return [
+    ...rotaryCases(),
+    ...kvCacheWriteCases(),
+    ...floats.flatMap((dtype) => pagedSettings.map((setting) => attentionPagedCase(setting, dtype))),
+  ];
+}

@@ -1,0 +1,32 @@
+/** All conformance cases, by family. */
+import type { OpName } from "../../../src/device/index.ts";
+import type { ConformanceCase } from "../case.ts";
+import { activationCases } from "./activation.ts";
+import { attentionCases } from "./attention.ts";
+import { cacheCases } from "./cache.ts";
+import { elementwiseCases, embeddingCases } from "./elementwise.ts";
+import { lossCases } from "./loss.ts";
+import { matmulCases } from "./matmul.ts";
+import { normCases } from "./norm.ts";
+import { optimizerCases } from "./optimizer.ts";
+import { samplingCases } from "./sampling.ts";
+
+export function allCases(): ConformanceCase[] {
+  return [
+    ...elementwiseCases(),
+    ...embeddingCases(),
+    ...matmulCases(),
+    ...normCases(),
+    ...cacheCases(),
+    ...attentionCases(),
+    ...activationCases(),
+    ...lossCases(),
+    ...samplingCases(),
+    ...optimizerCases(),
+  ];
+}
+
+/** The cases of one operator. */
+export function casesOf(op: OpName): ConformanceCase[] {
+  return allCases().filter((candidate) => candidate.op === op);
+}
