@@ -45,96 +45,99 @@ export type AddressOf = (tensor: TensorArgument) => number;
 export class CommandWriter {
   #words: Int32Array;
   #doubles: Float64Array;
-  readonly #isGrowing: boolean;
+  /** What each command is, for messages; kept by writers that grow. */
+  readonly #names: (OpName | "copy")[] | undefined;
   /** Slots written so far. */
   #length = 0;
-  /** What each command is, for messages. */
-  readonly names: (OpName | "copy")[] = [];
 
   constructor(memory?: ArrayBuffer) {
-    this.#isGrowing = memory === undefined;
+    this.#names = memory === undefined ? [] : undefined;
     const buffer = memory ?? new ArrayBuffer(1 << 14);
     this.#words = new Int32Array(buffer);
     this.#doubles = new Float64Array(buffer);
   }
 
+  /** Starts again from the beginning. */
   clear(): void {
     this.#length = 0;
-    this.names.length = 0;
+    if (this.#names !== undefined) this.#names.length = 0;
   }
 
-  get numCommands(): number {
-    return this.names.length;
+  get names(): readonly string[] {
+    return this.#names ?? [];
   }
 
   get bytes(): Uint8Array {
     return new Uint8Array(this.#words.buffer, 0, 8 * this.#length);
   }
 
+  /** Runs for every operator: messages are made only where they are needed, and nothing of a refused command stays. */
   writeOp(name: OpName, args: PackedArguments, addressOf: AddressOf): void {
     const layout = layouts.get(name);
-    invariant(layout !== undefined, `no operator '${name}'`);
-    const start = this.#length;
-    this.#begin(name, layout.index, layout.numSlots);
-    try {
-      for (const { name: tensorName, isOptional } of layout.tensors) {
-        const tensor = args[tensorName];
-        if (typeof tensor === "object") {
-          this.#integer(addressOf(tensor));
-          this.#integer(dtypes[tensor.dtype].code);
-        } else {
-          invariant(isOptional && tensor === undefined, `${name} needs tensor '${tensorName}'`);
-          this.#integer(0);
-          this.#integer(0);
+    if (layout === undefined) invariant(false, `no operator '${name}'`);
+    const { tensors, integers, floats } = layout;
+    let slot = this.#begin(layout.index, layout.numSlots);
+    const words = this.#words;
+    for (let i = 0; i < tensors.length; i++) {
+      const tensor = args[tensors[i].name];
+      if (typeof tensor === "object") {
+        putInteger(words, slot, addressOf(tensor));
+        putInteger(words, slot + 1, dtypes[tensor.dtype].code);
+      } else {
+        if (!tensors[i].isOptional || tensor !== undefined) {
+          invariant(false, `${name} needs tensor '${tensors[i].name}'`);
         }
+        putInteger(words, slot, 0);
+        putInteger(words, slot + 1, 0);
       }
-      for (const integer of layout.integers) {
-        const value = args[integer];
-        if (typeof value !== "number" || !Number.isSafeInteger(value)) {
-          invariant(false, `${name} needs a whole number '${integer}', got ${JSON.stringify(value)}`);
-        }
-        this.#integer(value);
-      }
-      for (const float of layout.floats) {
-        const value = args[float];
-        invariant(typeof value === "number", `${name} needs a number '${float}'`);
-        this.#doubles[this.#length++] = value;
-      }
-    } catch (error) {
-      // Nothing of a command that cannot run stays in a recording.
-      this.#length = start;
-      this.names.pop();
-      throw error;
+      slot += 2;
     }
+    for (let i = 0; i < integers.length; i++) {
+      const value = args[integers[i]];
+      if (typeof value !== "number" || !Number.isSafeInteger(value)) {
+        invariant(false, `${name} needs a whole number '${integers[i]}', got ${JSON.stringify(value)}`);
+      }
+      putInteger(words, slot++, value);
+    }
+    for (let i = 0; i < floats.length; i++) {
+      const value = args[floats[i]];
+      if (typeof value !== "number") invariant(false, `${name} needs a number '${floats[i]}'`);
+      this.#doubles[slot++] = value;
+    }
+    this.#length = slot;
+    this.#names?.push(name);
   }
 
   writeCopy(target: number, source: number, byteLength: number): void {
-    this.#begin("copy", copyIndex, 3);
-    this.#integer(target);
-    this.#integer(source);
-    this.#integer(byteLength);
+    const slot = this.#begin(copyIndex, 3);
+    putInteger(this.#words, slot, target);
+    putInteger(this.#words, slot + 1, source);
+    putInteger(this.#words, slot + 2, byteLength);
+    this.#length = slot + 3;
+    this.#names?.push("copy");
   }
 
-  #begin(name: OpName | "copy", index: number, numSlots: number): void {
-    const needed = 8 * (this.#length + headerSlots + numSlots);
-    if (needed > this.#words.byteLength) this.#grow(needed);
-    this.#integer(index);
-    this.#integer(numSlots);
-    this.names.push(name);
+  /** Writes a command's head and gives its first slot; the command counts once `#length` passes it. */
+  #begin(index: number, numSlots: number): number {
+    const neededBytes = 8 * (this.#length + headerSlots + numSlots);
+    if (neededBytes > this.#words.byteLength) this.#grow(neededBytes);
+    putInteger(this.#words, this.#length, index);
+    putInteger(this.#words, this.#length + 1, numSlots);
+    return this.#length + headerSlots;
   }
 
   #grow(neededBytes: number): void {
-    invariant(this.#isGrowing, "a command is longer than its memory");
+    invariant(this.#names !== undefined, "a command is longer than its memory");
     const words = new Int32Array(Math.max(neededBytes, 2 * this.#words.byteLength) / 4);
     words.set(this.#words);
     this.#words = words;
     this.#doubles = new Float64Array(words.buffer);
   }
+}
 
-  /** A 64-bit integer as two little-endian halves: a tenth of the cost of a bigint. */
-  #integer(value: number): void {
-    const word = 2 * this.#length++;
-    this.#words[word] = value | 0;
-    this.#words[word + 1] = Math.floor(value / 2 ** 32);
-  }
+/** A 64-bit integer as two little-endian halves: a tenth of the cost of a bigint. */
+function putInteger(words: Int32Array, slot: number, value: number): void {
+  const low = value | 0;
+  words[2 * slot] = low;
+  words[2 * slot + 1] = low === value ? low >> 31 : Math.floor(value / 2 ** 32);
 }

@@ -204,10 +204,10 @@ export class CpuDevice implements Device {
   #blockOf(buffer: DeviceBuffer, byteOffset: number, byteLength: number): Block {
     invariant(buffer instanceof PooledBuffer && buffer.device === this, "a buffer of another device");
     const { block } = buffer;
-    invariant(
-      byteOffset >= 0 && byteOffset + byteLength <= buffer.byteLength,
-      `bytes ${byteOffset} to ${byteOffset + byteLength} of a buffer of ${buffer.byteLength}`,
-    );
+    if (byteOffset < 0 || byteOffset + byteLength > buffer.byteLength) {
+      const range = `${byteOffset} to ${byteOffset + byteLength}`;
+      invariant(false, `bytes ${range} of a buffer of ${buffer.byteLength}`);
+    }
     return block;
   }
 

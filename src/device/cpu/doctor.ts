@@ -5,7 +5,7 @@ import { accessSync, constants, mkdirSync } from "node:fs";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { cacheFolder, messageOf } from "../../base/index.ts";
 import { findCompiler } from "../build/index.ts";
-import { chooseLevel, supportedLevels, type CpuLevel } from "./levels.ts";
+import { chooseLevel, cpuFeatures, supportedLevels, type CpuLevel } from "./levels.ts";
 
 export interface CpuDescription {
   readonly model: string;
@@ -13,12 +13,16 @@ export interface CpuDescription {
   readonly numProcessors: number;
   readonly numUsableProcessors: number;
   readonly memoryBytes: number;
+  /** Vector instruction sets of the processor, in Linux' spelling. */
+  readonly instructionSets: readonly string[];
   /** Levels that run here, lowest first, and the one in force. */
   readonly supportedLevels: readonly CpuLevel[];
   readonly level: CpuLevel | undefined;
   readonly compiler: { readonly command: string; readonly version: string } | undefined;
   readonly cacheFolder: string;
   readonly isCacheWritable: boolean;
+  /** Whether the backend can be opened, as far as can be told without compiling. */
+  readonly isOpenable: boolean;
   /** One sentence per thing that keeps the backend from running. */
   readonly problems: readonly string[];
 }
@@ -44,16 +48,21 @@ export async function describeCpu(): Promise<CpuDescription> {
     problems.push(messageOf(error));
     return undefined;
   });
+  const level = attempt(chooseLevel);
   return {
     model: cpus()[0]?.model.trim() ?? "unknown",
     numProcessors: cpus().length,
     numUsableProcessors: availableParallelism(),
     memoryBytes: totalmem(),
+    instructionSets: cpuFeatures().filter((name) =>
+      /^(sse|avx|fma$|f16c$|amx|neon$|asimd|sve|bf16)/.test(name),
+    ),
     supportedLevels: supportedLevels(),
-    level: attempt(chooseLevel),
+    level,
     compiler,
     cacheFolder: folder,
     isCacheWritable,
+    isOpenable: problems.length === 0,
     problems,
   };
 }

@@ -4,38 +4,12 @@
  */
 import type { Dtype } from "../../base/index.ts";
 import type { DeviceBuffer, TensorArgument } from "../contract.ts";
+import { tableDtypes } from "../dtypes.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import type { PackedArguments } from "./commands.ts";
 
 /** Bytes of zeros for each tensor of a probe. */
 const probeTensorBytes = 1024;
-
-/** The tensors that are not of the caller's choice, for callers that do not name them. */
-const fixedDtypes: Readonly<Record<string, Dtype>> = {
-  tokens: "i32",
-  targets: "i32",
-  positions: "i32",
-  slots: "i32",
-  cuSeqLens: "i32",
-  blockTables: "i32",
-  contextLengths: "i32",
-  queryStarts: "i32",
-  history: "i32",
-  historyLengths: "i32",
-  topK: "i32",
-  seeds: "i64",
-  counters: "i64",
-  accumulator: "f64",
-  sumOfSquares: "f64",
-  mean: "f32",
-  rstd: "f32",
-  losses: "f32",
-  logSumExp: "f32",
-  cosSin: "f32",
-  norm: "f32",
-  coefficient: "f32",
-  master: "f32",
-};
 
 /** Bytes that the probe of any operator needs. */
 export const probeBytes =
@@ -51,11 +25,13 @@ export function probeArguments(
   zeros: DeviceBuffer,
 ): PackedArguments {
   const spec: OpSpec = ops[name];
-  const chosen = Object.entries(dtypes).find(([tensor]) => !(tensor in fixedDtypes))?.[1] ?? "f32";
+  const chosen = Object.entries(dtypes).find(([tensor]) => tableDtypes(name, tensor).length > 1)?.[1];
   const found: Record<string, TensorArgument | number> = {};
   let byteOffset = 0;
   for (const [tensor, access] of Object.entries(spec.tensors)) {
-    const dtype = dtypes[tensor] ?? (access.endsWith("?") ? undefined : (fixedDtypes[tensor] ?? chosen));
+    const allowed = tableDtypes(name, tensor);
+    const usual = allowed.length > 1 ? (chosen ?? allowed[0]) : allowed[0];
+    const dtype = dtypes[tensor] ?? (access.endsWith("?") ? undefined : usual);
     if (dtype === undefined) continue;
     found[tensor] = { buffer: zeros, byteOffset, dtype };
     byteOffset += probeTensorBytes;

@@ -3,7 +3,7 @@
 
 #include "matmul_pack.h"
 
-namespace nt {
+namespace nt::gemm {
 namespace {
 
 inline vec load_floats(const float* p) { return load_vec(p); }
@@ -70,10 +70,11 @@ void finish_block(const Product& p, const float* sums, int64_t ld, int64_t row, 
   finish(p, sums, ld, row, num_rows, column, num_columns, is_first);
 }
 
-}  // namespace nt
+}  // namespace nt::gemm
 
 NT_OP(matmul) {
   using namespace nt;
+  using namespace nt::gemm;
   const auto is_float = [](int64_t dtype) { return dtype == f32 || dtype == bf16_code; };
   if (!is_float(args.a.dtype) || args.a.dtype != args.b.dtype || !is_float(args.c.dtype)) return unsupported;
   if (args.bias.data != nullptr && !is_float(args.bias.dtype)) return unsupported;

@@ -6,7 +6,7 @@
 
 #include "common.h"
 
-namespace nt {
+namespace nt::gemm {
 
 /* c = alpha * op(a) op(b) + beta * c + bias, as the operator table says. */
 struct Product {
@@ -27,4 +27,4 @@ int32_t multiply_bf16(const Product& product);
 void finish_block(const Product& product, const float* sums, int64_t ld, int64_t row, int64_t num_rows, int64_t column,
                   int64_t num_columns, bool is_first);
 
-}  // namespace nt
+}  // namespace nt::gemm

@@ -2,11 +2,11 @@
 #include "matmul_dots.h"
 #include "matmul_packed.h"
 
-namespace nt {
+namespace nt::gemm {
 
 int32_t multiply_bf16(const Product& product) {
   if (DotProduct<Bf16Math>::fits(product)) return DotProduct<Bf16Math>(product).run();
   return PackedProduct<Bf16Math>(product).run();
 }
 
-}  // namespace nt
+}  // namespace nt::gemm

@@ -10,7 +10,7 @@
 #include "matmul.h"
 #include "matmul_pack.h"
 
-namespace nt {
+namespace nt::gemm {
 
 /* Lines of the short side that this way is for. */
 constexpr int64_t most_dot_lines = 64;
@@ -183,4 +183,4 @@ class DotProduct {
   }
 };
 
-}  // namespace nt
+}  // namespace nt::gemm

@@ -2,11 +2,11 @@
 #include "matmul_dots.h"
 #include "matmul_packed.h"
 
-namespace nt {
+namespace nt::gemm {
 
 int32_t multiply_f32(const Product& product) {
   if (DotProduct<F32Math>::fits(product)) return DotProduct<F32Math>(product).run();
   return PackedProduct<F32Math>(product).run();
 }
 
-}  // namespace nt
+}  // namespace nt::gemm

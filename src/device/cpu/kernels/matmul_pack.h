@@ -8,7 +8,7 @@
 
 #include "matmul_tile.h"
 
-namespace nt {
+namespace nt::gemm {
 
 template <class Source>
 struct Operand {
@@ -201,4 +201,4 @@ void pack(const Operand<typename Math::Source>& x, const Strip* strips, int num_
   for (int s = 0; s < num_strips; s++) pack_along_k<Math>(x, strips[s], words);
 }
 
-}  // namespace nt
+}  // namespace nt::gemm

@@ -11,7 +11,7 @@
 #include "matmul.h"
 #include "matmul_pack.h"
 
-namespace nt {
+namespace nt::gemm {
 
 /* Words of k per pass: a strip of A (14 rows: 24 KiB) stays in the first-level cache. */
 constexpr int64_t words_per_pass = 432;
@@ -210,4 +210,4 @@ class PackedProduct {
   }
 };
 
-}  // namespace nt
+}  // namespace nt::gemm

@@ -11,7 +11,7 @@
 
 #include "common.h"
 
-namespace nt {
+namespace nt::gemm {
 
 #if defined(NT_AVX512)
 constexpr int width = 16, max_rows = 14, max_vectors = 2;
@@ -128,4 +128,4 @@ struct TileTable {
   }
 };
 
-}  // namespace nt
+}  // namespace nt::gemm
