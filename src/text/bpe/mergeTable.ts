@@ -14,7 +14,7 @@ export class MergeTable {
   /** Four numbers a slot: left id + 1 (0 is free), right id, rank, id of the merged piece. */
   readonly #slots: Int32Array;
   readonly #mask: number;
-  readonly #ranks = new Int32Array(longestSearched);
+  readonly #ranks = new Int32Array(longestSearched + 1);
   #heap: RankHeap | undefined;
 
   /** `merges` in order of rank; of a pair given twice the later merge counts, as in the official library. */
@@ -71,9 +71,11 @@ export class MergeTable {
       if (at < 0) return start + length;
       const here = start + at;
       symbols[here] = this.#slots[this.#find(symbols[here], symbols[here + 1]) + 3];
-      symbols.copyWithin(here + 1, here + 2, start + length);
       length--;
-      for (let i = at + 1; i + 1 < length; i++) ranks[i] = ranks[i + 1];
+      for (let i = at + 1; i < length; i++) {
+        symbols[start + i] = symbols[start + i + 1];
+        ranks[i] = ranks[i + 1];
+      }
       if (at + 1 < length) ranks[at] = this.#rankOf(symbols[here], symbols[here + 1]);
       if (at > 0) ranks[at - 1] = this.#rankOf(symbols[here - 1], symbols[here]);
     }

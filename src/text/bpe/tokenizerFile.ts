@@ -23,10 +23,10 @@ const addedToken = z.object({
 /** The parts every tokenizer.json has; `kindOf` and `definitionOf` look closer. */
 const anyFile = z.object({
   added_tokens: z.array(addedToken).optional(),
-  normalizer: z.unknown(),
-  pre_tokenizer: z.unknown(),
-  post_processor: z.unknown(),
-  decoder: z.unknown(),
+  normalizer: z.unknown().optional(),
+  pre_tokenizer: z.unknown().optional(),
+  post_processor: z.unknown().optional(),
+  decoder: z.unknown().optional(),
   model: z.looseObject({ type: z.string().optional() }),
 });
 

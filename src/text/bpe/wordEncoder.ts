@@ -114,7 +114,7 @@ export class WordEncoder {
         this.#rememberedIds = grown;
       }
       this.#rememberedIds[at] = to - from;
-      this.#rememberedIds.set(this.#ids.subarray(from, to), at + 1);
+      for (let i = from; i < to; i++) this.#rememberedIds[at + 1 + i - from] = this.#ids[i];
       this.#numRememberedIds = at + 1 + to - from;
       this.#remembered[word] = -1 - at;
     }

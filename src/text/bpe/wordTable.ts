@@ -39,7 +39,7 @@ export class WordTable {
     let slot = hash & this.#mask;
     for (;;) {
       const word = this.#slots[slot] - 1;
-      if (word < 0) return this.#add(source.subarray(start, end), hash, slot);
+      if (word < 0) return this.#add(source, start, end, hash, slot);
       if (this.#hashes[word] === hash && offsets[word + 1] - offsets[word] === length) {
         let at = offsets[word];
         let from = start;
@@ -59,12 +59,13 @@ export class WordTable {
     this.#numWords = 0;
   }
 
-  #add(word: Uint8Array, hash: number, slot: number): number {
+  #add(source: Uint8Array, start: number, end: number, hash: number, slot: number): number {
     const number = this.#numWords;
-    const start = this.offsets[number];
-    if (start + word.length > this.bytes.length) this.#growBytes(start + word.length);
-    this.bytes.set(word, start);
-    this.offsets[number + 1] = start + word.length;
+    let to = this.offsets[number];
+    if (to + end - start > this.bytes.length) this.#growBytes(to + end - start);
+    // A loop: for a few bytes `set(subarray)` costs more than the copy.
+    for (let from = start; from < end; from++) this.bytes[to++] = source[from];
+    this.offsets[number + 1] = to;
     this.#hashes[number] = hash;
     this.#slots[slot] = number + 1;
     this.#numWords = number + 1;

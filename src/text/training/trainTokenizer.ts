@@ -97,6 +97,7 @@ async function countWords(options: TokenizerTrainingOptions, turn: Turn): Promis
     countedBytes += bytes.length;
     await turn.pass({ phase: "count", done: countedBytes, total: sample.keptBytes });
   }
+  options.onProgress?.({ phase: "count", done: sample.keptBytes, total: sample.keptBytes });
   return words;
 }
 
