@@ -21,6 +21,8 @@ export interface RunnerOptions {
   maxContext: number;
   /** Rows of one prompt step. */
   maxPromptRows: number;
+  /** Tokens that may be drawn: the tokenizer's, where the model's vocabulary is padded beyond them. */
+  numTokens?: number;
 }
 
 export interface DrawnTokens {
@@ -122,7 +124,7 @@ export class ModelRunner implements Disposable {
         caches: this.#caches,
       });
       if (history === undefined) return undefined;
-      const logits = this.#decoder.logits(context, embedding(context, inputs.lastRows, hidden));
+      const logits = this.#logits(embedding(context, inputs.lastRows, hidden));
       this.#penalise(logits, [sequence], [history]);
       const tokens = context.empty([1], "i32");
       const logprobs = this.#draw(logits, inputs, tokens);
@@ -166,7 +168,7 @@ export class ModelRunner implements Disposable {
         batch: inputs.batch,
         caches: this.#caches,
       });
-      const logits = this.#decoder.logits(context, hidden);
+      const logits = this.#logits(hidden);
       this.#penalise(logits, sequences, histories);
       return pendingTokens(inputs.tokens, this.#draw(logits, inputs, inputs.tokens), sequences.length);
     });
@@ -188,7 +190,7 @@ export class ModelRunner implements Disposable {
         batch: inputs.batch,
         caches: this.#caches,
       });
-      return this.#draw(this.#decoder.logits(context, hidden), inputs, inputs.tokens);
+      return this.#draw(this.#logits(hidden), inputs, inputs.tokens);
     };
     // Once for real: libraries choose their kernels at the first call, which a capture may not.
     inputs.fill(context, [], new Int32Array(numSequences));
@@ -197,6 +199,10 @@ export class ModelRunner implements Disposable {
     const captured = { inputs, graph, logprobs };
     this.#graphs.set(numSequences, captured);
     return captured;
+  }
+
+  #logits(hidden: Tensor): Tensor {
+    return this.#decoder.logits(this.#context, hidden, this.options.numTokens);
   }
 
   #draw(logits: Tensor, inputs: StepInputs, tokens: Tensor): Tensor {

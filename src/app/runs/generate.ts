@@ -46,6 +46,7 @@ export function runnerFor(
     numBlocks,
     maxContext: maxPositions,
     maxPromptRows: 2048,
+    numTokens: tokenizer.vocabSize,
   });
 }
 

@@ -5,7 +5,7 @@
  * Two ways through: `forward` over whole (packed) sequences, on a tape when training, and `step` over a paged cache.
  */
 import { invariant } from "../../base/index.ts";
-import type { Dtype, FloatDtype } from "../../base/index.ts";
+import type { FloatDtype } from "../../base/index.ts";
 import {
   activation,
   embedding,
@@ -177,9 +177,12 @@ export class Decoder implements Disposable {
     });
   }
 
-  /** Logits (N, V) of hidden states (N, C). */
-  logits(context: Context, hidden: Tensor, dtype: Dtype = "f32"): Tensor {
-    return linear(context, hidden, { weight: this.head, outputDtype: dtype });
+  /** Logits f32 (N, numTokens) of hidden states (N, C), over the first `numTokens` of the vocabulary; all of it by default. */
+  logits(context: Context, hidden: Tensor, numTokens = this.config.vocabSize): Tensor {
+    return context.scope(() => {
+      const weight = context.adopt(this.head.rows(0, numTokens));
+      return linear(context, hidden, { weight, outputDtype: "f32" });
+    });
   }
 
   /** Losses f32 (N) of a batch; on a tape, ready for `tape.backward`. */
