@@ -140,7 +140,7 @@ function largest(operand: Operand, tensor: TensorArgument): number {
 function spoil(value: number): number {
   if (value === 0) return 1;
   if (!Number.isFinite(value)) return 0;
-  return value * 1.05 + (Number.isInteger(value) ? Math.sign(value) : 0);
+  return Number.isInteger(value) ? Math.trunc(value * 1.05) + Math.sign(value) : value * 1.05;
 }
 
 describe("conformance cases", () => {
