@@ -57,6 +57,23 @@ export function surroundingsOf(bytes: Uint8Array, operand: Operand): Uint8Array 
   return kept;
 }
 
+function isLarge({ dtype, numRows, stride }: Operand): boolean {
+  return (dtype === "f32" || dtype === "bf16") && numRows * stride > 2 ** 18;
+}
+
+/** A guarded buffer whose every element is drawn from a normal distribution about one. */
+function filledBuffer(device: Device, operand: Operand): DeviceBuffer {
+  const { dtype, numRows, stride } = operand;
+  const byteLength = startBytes(operand) + numRows * stride * dtypeBytes(dtype) + guardBytes;
+  const buffer = device.allocate(byteLength);
+  const y = { buffer, byteOffset: 0, dtype };
+  const numElements = byteLength / dtypeBytes(dtype);
+  if (device.supports("randomNormal", { y: dtype })) {
+    device.run("randomNormal", { y, numElements, seed: 1, counter: 0, mean: 1, std: 0.1 });
+  } else device.upload(buffer, 0, new Uint8Array(byteLength));
+  return buffer;
+}
+
 /** A problem laid out on a device. */
 export class Placement implements Disposable {
   readonly #device: Device;
@@ -65,12 +82,23 @@ export class Placement implements Disposable {
   /** Buffers' contents before the run, by the tensor that gives the memory. */
   readonly initial = new Map<string, Uint8Array>();
 
-  /** With `sharing`, operands that are the same as another use its memory; else each has its own. */
-  constructor(device: Device, problem: AnyProblem, { sharing }: { sharing: boolean }) {
+  /**
+   * With `sharing`, operands that are the same as another use its memory; else each has its own. With `filling`, large float operands are
+   * filled on the device with values about one: for benchmarks, whose time does not depend on them.
+   */
+  constructor(
+    device: Device,
+    problem: AnyProblem,
+    { sharing, filling = false }: { sharing: boolean; filling?: boolean },
+  ) {
     this.#device = device;
     this.#problem = problem;
     for (const [name, operand] of operandsOf(problem)) {
       if (sharing && operand.sameAs !== undefined) continue;
+      if (filling && isLarge(operand)) {
+        this.#buffers.set(name, filledBuffer(device, operand));
+        continue;
+      }
       const bytes = initialBytes(operand);
       this.initial.set(name, bytes);
       this.#buffers.set(name, device.allocate(bytes.byteLength));

@@ -43,7 +43,7 @@ function describeForward({ numRows, width, gainOffset, ...switches }: ForwardSet
   return [`(${numRows}, ${width})`, `offset ${gainOffset ?? 0}`, ...names].join(" ");
 }
 
-function forwardCase(
+export function normForwardCase(
   op: "layerNormForward" | "rmsNormForward",
   setting: ForwardSetting,
   dtype: TensorDtype,
@@ -101,7 +101,7 @@ const backwardSettings: readonly BackwardSetting[] = [
   { numRows: 4, width: 4096, hasSumGradient: true, hasWeightGradients: true, gainOffset: 1 },
 ];
 
-function backwardCase(
+export function normBackwardCase(
   op: "layerNormBackward" | "rmsNormBackward",
   setting: BackwardSetting,
   [dtype, weightDtype]: readonly [TensorDtype, TensorDtype],
@@ -140,14 +140,14 @@ function backwardCase(
 export function normCases(): ConformanceCase[] {
   const forward = floats.flatMap((dtype) =>
     forwardSettings.flatMap((setting) => [
-      forwardCase("layerNormForward", setting, dtype),
-      forwardCase("rmsNormForward", setting, dtype),
+      normForwardCase("layerNormForward", setting, dtype),
+      normForwardCase("rmsNormForward", setting, dtype),
     ]),
   );
   const backward = floatPairs.flatMap((dtypes) =>
     backwardSettings.flatMap((setting) => [
-      backwardCase("layerNormBackward", setting, dtypes),
-      backwardCase("rmsNormBackward", setting, dtypes),
+      normBackwardCase("layerNormBackward", setting, dtypes),
+      normBackwardCase("rmsNormBackward", setting, dtypes),
     ]),
   );
   return [...forward, ...backward];

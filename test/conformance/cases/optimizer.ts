@@ -75,7 +75,7 @@ const steps: readonly Step[] = [
   { numElements: 1003, step: 5, coefficient: Number.NaN, weightDecay: 0.1 },
 ];
 
-function adamwCase(
+export function adamwCase(
   { param, grad, state, hasMaster = false, isStochastic = false }: States,
   { numElements, step, coefficient, weightDecay, shift = 0 }: Step,
 ): ConformanceCase {
