@@ -1,6 +1,6 @@
 /**
  * What a backend does not have, with the reason. Anything else that the cases ask for must be there, and a gap that has been closed
- * must be taken out: docs/ops.md is written from this list.
+ * must be taken out. docs/ops.md is written from this list: run `node scripts/generate-ops-doc.ts` after a change.
  */
 import { opNames, type DeviceKind, type OpName } from "../../src/device/index.ts";
 
