@@ -2,7 +2,7 @@
 import { formatBytes } from "../../base/index.ts";
 import { ModelRunner, parseSampling } from "../../infer/index.ts";
 import type { RunnerSequence } from "../../infer/index.ts";
-import { countMatmulParameters, Decoder, operationsPerToken } from "../../models/index.ts";
+import { countMatmulParameters, Decoder, operationsPerToken, trainingMemory } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { matmulInto, selfAttention, Tape, watch } from "../../tensor/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
@@ -146,22 +146,40 @@ export function measureTraining(
   const seconds = isFrozen ? timeFrozen(context, decoder, batch) : timeStep(context, decoder, batch);
   const { training } = operationsPerToken(config, sequenceLength);
   // Frozen weights take no weight gradient: a third of the matrix work is not there.
-  const attention = (training - 6 * countMatmulParameters(config)) / 1;
+  const attention = training - 6 * countMatmulParameters(config);
   const operations = isFrozen ? 4 * countMatmulParameters(config) + attention : training;
   const value = numTokens / seconds;
-  const { peakReservedBytes } = context.device.memory();
+  const { peakLiveBytes } = context.device.memory();
+  const estimate = trainingMemory(config, {
+    ...trainingStates,
+    numRows: numTokens,
+    chunkBytes: lossChunkBytes,
+  });
+  const memory = isFrozen
+    ? formatBytes(peakLiveBytes)
+    : `${formatBytes(peakLiveBytes)} (estimated ${formatBytes(estimate.total)})`;
   return [
     {
       name: isFrozen ? "lora-shaped step" : "train step",
       value,
       unit: "tok/s",
       limit: (matmulTflops * 1e12) / operations,
-      details: `${((value * operations) / 1e12).toFixed(0)} TFLOP/s, ${(seconds * 1e3).toFixed(0)} ms, ${formatBytes(peakReservedBytes)}`,
+      details: `${((value * operations) / 1e12).toFixed(0)} TFLOP/s, ${(seconds * 1e3).toFixed(0)} ms, ${memory}`,
       isPeerLine: (line) => line["what"] === (isFrozen ? "lora" : "train"),
       peerField: "tokens_per_s",
     },
   ];
 }
+
+/** The 8 bytes a parameter: bf16 weights, gradients and moments, stochastic rounding. */
+const trainingStates = {
+  dtype: "bf16",
+  gradientDtype: "bf16",
+  moments: "bf16",
+  master: false,
+  recompute: "none",
+} as const;
+const lossChunkBytes = 2 ** 30;
 
 type Batch = Parameters<TrainingStep["run"]>[0][number];
 
@@ -171,14 +189,14 @@ function timeStep(context: Context, decoder: Decoder, batch: Batch): number {
     eps: 1e-8,
     weightDecay: 0.1,
     clip: 1,
-    moments: "bf16",
-    master: false,
+    moments: trainingStates.moments,
+    master: trainingStates.master,
   });
   using step = new TrainingStep(context, {
     decoder,
     optimizer,
-    recompute: "norm-activation",
-    chunkBytes: 2 ** 30,
+    recompute: trainingStates.recompute,
+    chunkBytes: lossChunkBytes,
   });
   let count = 0;
   return time(
@@ -210,7 +228,7 @@ function timeFrozen(
             decoder.loss(context, sequences, {
               targets: wanted,
               gradientScale: 1 / tokens.length,
-              chunkBytes: 2 ** 30,
+              chunkBytes: lossChunkBytes,
               reachesEmbedding: true,
             }),
           );
