@@ -12,7 +12,7 @@ const heldOut = join(corpus, "heldout");
 
 function shards(folder: string, isWanted: (name: string) => boolean): [string, ...string[]] {
   const [first, ...rest] = readdirSync(folder)
-    .filter((name) => name.endsWith(".jsonl.gz") && isWanted(name))
+    .filter((name) => /\.jsonl(\.gz)?$/.test(name) && isWanted(name))
     .map((name) => join(folder, name));
   return [first, ...rest];
 }
