@@ -3,10 +3,10 @@
  * `Device.supports` tells) or, as the reference does, more.
  */
 import type { Dtype } from "../base/index.ts";
-import { ops, type OpName } from "./ops.ts";
+import type { OpName } from "./ops.ts";
 
 /** What "float tensors" of the table are. */
-const floats: readonly Dtype[] = ["f32", "bf16"];
+export const floatTensorDtypes: readonly Dtype[] = ["f32", "bf16"];
 const f32: readonly Dtype[] = ["f32"];
 const f64: readonly Dtype[] = ["f64"];
 const i32: readonly Dtype[] = ["i32"];
@@ -56,10 +56,5 @@ const byOp: { readonly [Name in OpName]?: Readonly<Record<string, readonly Dtype
 
 /** The dtypes that the operator table allows for `tensor` of `op`. */
 export function tableDtypes(op: OpName, tensor: string): readonly Dtype[] {
-  return byOp[op]?.[tensor] ?? byName[tensor] ?? floats;
-}
-
-/** The tensors of an operator, in table order. */
-export function tensorNames(op: OpName): readonly string[] {
-  return Object.keys(ops[op].tensors);
+  return byOp[op]?.[tensor] ?? byName[tensor] ?? floatTensorDtypes;
 }
