@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, it } from "vitest";
 import { cublasLtTable } from "../../src/device/cuda/cublaslt.ts";
+import { cudnnTable } from "../../src/device/cuda/cudnn/library.ts";
 import { driverTable } from "../../src/device/cuda/driver.ts";
 import { libraryFolders } from "../../src/device/cuda/libraries.ts";
 import type { ArgumentType, FunctionTable } from "../../src/device/cuda/native.ts";
@@ -12,11 +13,12 @@ const tables: readonly [header: string, table: FunctionTable][] = [
   ["cuda.h", driverTable],
   ["nvrtc.h", nvrtcTable],
   ["cublasLt.h", cublasLtTable],
+  ["cudnn_graph.h", cudnnTable],
 ];
 
 /** C types that are a pointer, an address or a handle behind a name. */
 const pointerNames =
-  /^(CUdeviceptr|CUcontext|CUstream|cudaStream_t|CUevent|CUmodule|CUfunction|CUgraph|CUgraphExec|nvrtcProgram|cublasLtHandle_t|cublasLtMatmulDesc_t|cublasLtMatrixLayout_t|cublasLtMatmulPreference_t)$/;
+  /^(CUdeviceptr|CUcontext|CUstream|cudaStream_t|CUevent|CUmodule|CUfunction|CUgraph|CUgraphExec|nvrtcProgram|cublasLtHandle_t|cublasLtMatmulDesc_t|cublasLtMatrixLayout_t|cublasLtMatmulPreference_t|cudnnHandle_t|cudnnBackendDescriptor_t)$/;
 const typeNames: Readonly<Record<string, ArgumentType>> = {
   size_t: "size",
   int: "int",

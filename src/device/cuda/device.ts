@@ -23,6 +23,7 @@ import type {
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
 import { CudaLaunchContext } from "./context.ts";
+import { attentionPolicy, CudnnAttention } from "./cudnn/launch.ts";
 import { CudaGraph } from "./graph.ts";
 import { cudaKernels, supportsDtypes } from "./kernels.ts";
 import { addressOfBuffer, type CudaKernels, type LaunchContext } from "./launcher.ts";
@@ -53,13 +54,16 @@ export class CudaDevice implements Device {
   readonly #memory: CudaMemory;
   readonly #context: CudaLaunchContext;
   readonly #matmul: CudaMatmul;
+  readonly #attention: CudnnAttention;
   readonly #staging: Staging;
   readonly #profiler: Profiler | undefined;
   readonly #kernels: CudaKernels;
   #isDisposed = false;
 
   constructor(options: CudaDeviceOptions) {
+    const policy = attentionPolicy(process.env);
     this.#session = new CudaSession(options.index ?? 0);
+    this.#attention = new CudnnAttention(this.#session, policy);
     this.#memory = new CudaMemory(this.#session);
     this.#matmul = this.#openMatmul(options);
     this.#context = new CudaLaunchContext(this.#session, this.#memory, {
@@ -67,7 +71,11 @@ export class CudaDevice implements Device {
     });
     this.#staging = new Staging(this.#session);
     this.#profiler = Profiler.fromEnvironment(this.#session);
-    this.#kernels = { ...cudaKernels, matmul: this.#matmul.run };
+    this.#kernels = {
+      ...cudaKernels,
+      matmul: this.#matmul.run,
+      ...this.#attention.kernels(cudaKernels),
+    };
     this.description = this.#session.description;
   }
 
@@ -191,6 +199,7 @@ export class CudaDevice implements Device {
     this.#session.functions.cuStreamSynchronize(this.#session.stream);
     this.#profiler?.dispose();
     this.#isDisposed = true;
+    this.#attention.dispose();
     this.#matmul.dispose();
     this.#context.dispose();
     this.#staging.dispose();
