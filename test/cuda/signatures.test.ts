@@ -43,9 +43,9 @@ function argumentType(declaration: string): ArgumentType {
 function declaredTypes(header: string, symbol: string): ArgumentType[] | undefined {
   // The header's macros rename some functions; the declaration has the plain name.
   const name = symbol.replace(/(_v2|WithFlags)$/, "");
-  const text = new RegExp(`(?:CUDAAPI|nvrtcResult|CUBLASWINAPI) ${name}(?:_v2)?\\(([^;]*)\\);`).exec(
-    header,
-  )?.[1];
+  const text = new RegExp(
+    `(?:CUDAAPI|nvrtcResult|CUBLASWINAPI|CUDNNWINAPI)\\s+${name}(?:_v2)?\\(([^;]*)\\);`,
+  ).exec(header)?.[1];
   return text
     ?.replaceAll(/\/\*.*?\*\//gs, "")
     .replaceAll(/\/\/.*$/gm, "")
