@@ -16,6 +16,7 @@ import {
 } from "../base/index.ts";
 import { openSafetensors, writeSafetensors } from "./safetensors.ts";
 import type { TensorHeader, WriteOptions } from "./safetensors.ts";
+import { openTorchFile } from "./torch/torchFile.ts";
 import { missingTensor, storedByteLength } from "./source.ts";
 import type { StoredTensorInfo, TensorSource } from "./source.ts";
 
@@ -24,6 +25,8 @@ export const singleFileName = "model.safetensors";
 export const indexFileName = "model.safetensors.index.json";
 /** What `save_pretrained` has cut at for years ("5GB", decimal). */
 export const defaultShardBytes = 5_000_000_000;
+const torchFileName = "pytorch_model.bin";
+const torchIndexName = "pytorch_model.bin.index.json";
 const shardNamePattern = /^model-\d{5}-of-\d{5}\.safetensors$/;
 
 /** A shard is a file of the folder itself, whatever the index says. */
@@ -55,7 +58,7 @@ class ShardedFolder implements TensorSource {
     if (shard === undefined) throw missingTensor(this.path, name, this.names());
     const existing = this.#open.get(shard);
     if (existing !== undefined) return existing;
-    const opened = openSafetensors(join(this.path, shard));
+    const opened = openWeights(join(this.path, shard));
     this.#open.set(shard, opened);
     return opened;
   }
@@ -82,10 +85,22 @@ class ShardedFolder implements TensorSource {
   }
 }
 
-/** Opens the weights of a model folder, in transformers' order of preference. Throws CheckpointError, FileError. */
+function openWeights(path: string): TensorSource {
+  return path.endsWith(".bin") ? openTorchFile(path).tensors : openSafetensors(path);
+}
+
+/**
+ * Opens the weights of a model folder: safetensors, else PyTorch files, in transformers' order of preference.
+ * Throws CheckpointError, FileError.
+ */
 export function openCheckpointFolder(folder: string): TensorSource {
-  if (existsSync(join(folder, singleFileName))) return openSafetensors(join(folder, singleFileName));
-  if (existsSync(join(folder, indexFileName))) return new ShardedFolder(folder, indexFileName);
+  for (const [single, index] of [
+    [singleFileName, indexFileName],
+    [torchFileName, torchIndexName],
+  ]) {
+    if (existsSync(join(folder, single))) return openWeights(join(folder, single));
+    if (existsSync(join(folder, index))) return new ShardedFolder(folder, index);
+  }
   throw new CheckpointError(
     component,
     `expected ${singleFileName} or ${indexFileName} in ${folder}, got neither`,

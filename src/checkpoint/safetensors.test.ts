@@ -11,54 +11,21 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { CheckpointError, FileError, NautilusError } from "../base/index.ts";
 import { openCheckpointFolder, writeCheckpointFolder } from "./folder.ts";
 import { openSafetensors, writeSafetensors } from "./safetensors.ts";
 import { tensorPieces } from "./source.ts";
-import type { TensorSource } from "./source.ts";
+import { checkpointFixture, described, expectedTensors } from "../../test/checkpoint/described.ts";
 import { verifyChecksums, writeChecksums } from "./checksums.ts";
 
-const fixtures = fileURLToPath(new URL("../../test/fixtures/checkpoint/safetensors/", import.meta.url));
+const fixtures = checkpointFixture("safetensors");
 const work = mkdtempSync(join(tmpdir(), "nautilus-safetensors-"));
 afterAll(() => rmSync(work, { recursive: true }));
 
 /** What torch says of each tensor (test/fixtures/generate/checkpoint_safetensors.py). */
-const expected = JSON.parse(readFileSync(join(fixtures, "expected.json"), "utf8")) as Record<
-  string,
-  { dtype: string; shape: number[]; hex: string }
->;
-const torchNames: Record<string, string> = {
-  f64: "float64",
-  f32: "float32",
-  bf16: "bfloat16",
-  f16: "float16",
-  i64: "int64",
-  i32: "int32",
-  i16: "int16",
-  i8: "int8",
-  u64: "uint64",
-  u32: "uint32",
-  u16: "uint16",
-  u8: "uint8",
-  bool: "bool",
-  f8e4m3: "float8_e4m3fn",
-  f8e5m2: "float8_e5m2",
-};
-
-function described(source: TensorSource): typeof expected {
-  return Object.fromEntries(
-    [...source.names()].map((name) => {
-      const { dtype, shape } = source.info(name);
-      return [
-        name,
-        { dtype: torchNames[dtype], shape: [...shape], hex: Buffer.from(source.read(name)).toString("hex") },
-      ];
-    }),
-  );
-}
+const expected = expectedTensors("safetensors/expected.json");
 
 /** Writes a file of any header and data, right or wrong. */
 function writeRaw(

@@ -2,14 +2,13 @@
  * What we write, read by Python's own libraries. Runs where NAUTILUS_PYTHON names a Python that has safetensors and torch.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, expect, it } from "vitest";
 import { openSafetensors, tensorPieces, writeCheckpointFolder } from "../../src/checkpoint/index.ts";
+import { checkpointFixture, expectedTensors } from "./described.ts";
 
-const fixtures = fileURLToPath(new URL("../fixtures/checkpoint/", import.meta.url));
 const python = process.env["NAUTILUS_PYTHON"];
 const noPython = "set NAUTILUS_PYTHON to a Python with torch and safetensors to run this";
 const work = mkdtempSync(join(tmpdir(), "nautilus-python-"));
@@ -25,7 +24,7 @@ function runPython(program: string, ...parameters: string[]): unknown {
 
 it("safetensors folders are read by Python's safetensors", (context) => {
   if (python === undefined) return context.skip(noPython);
-  using source = openSafetensors(join(fixtures, "safetensors", "all.safetensors"));
+  using source = openSafetensors(checkpointFixture("safetensors/all.safetensors"));
   const headers = [...source.names()].map((name) => {
     const { dtype, shape } = source.info(name);
     return { name, dtype, shape };
@@ -49,7 +48,5 @@ for name, shard in index.items():
     data = bytes(flat.view(torch.uint8).tolist()) if flat.numel() else b""
     found[name] = {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape), "hex": data.hex()}
 print(json.dumps(found))`;
-  expect(runPython(program, work)).toEqual(
-    JSON.parse(readFileSync(join(fixtures, "safetensors", "expected.json"), "utf8")),
-  );
+  expect(runPython(program, work)).toEqual(expectedTensors("safetensors/expected.json"));
 });
