@@ -29,7 +29,7 @@ export interface BoxPart {
 interface Runs {
   readonly runBytes: number;
   readonly numRuns: number;
-  positionOf(run: number): number;
+  readonly positionOf: (run: number) => number;
 }
 
 function runsOf(shape: readonly number[], { start, shape: length }: Box, itemBytes: number): Runs {

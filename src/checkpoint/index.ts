@@ -7,7 +7,19 @@ export {
   singleFileName,
   writeCheckpointFolder,
 } from "./folder.ts";
+export { canonicalMegatron, mergeMegatronRanks } from "./megatron/canonical.ts";
+export { huggingFaceConfig, huggingFaceFamily } from "./megatron/config.ts";
+export type { MegatronConfig } from "./megatron/config.ts";
+export { huggingFaceView, megatronView } from "./megatron/huggingFace.ts";
+export { openNemo } from "./nemo/open.ts";
+export type { NemoCheckpoint } from "./nemo/open.ts";
+export { writeNemo } from "./nemo/writer.ts";
+export type { NemoContents } from "./nemo/writer.ts";
+export { openCheckpoint } from "./open.ts";
+export type { CheckpointKind, ModelCheckpoint } from "./open.ts";
 export { openSafetensors, writeSafetensors } from "./safetensors.ts";
 export type { TensorHeader, WriteOptions } from "./safetensors.ts";
 export { storedDtypeBytes, tensorPieces } from "./source.ts";
 export type { StoredDtype, StoredTensorInfo, TensorSource } from "./source.ts";
+export { openTorchFile } from "./torch/torchFile.ts";
+export type { TorchFile } from "./torch/torchFile.ts";

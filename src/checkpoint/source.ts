@@ -139,16 +139,20 @@ export function missingTensor(path: string, name: string, known: Iterable<string
   });
 }
 
-/** The tensor's bytes as pieces of one buffer, for writers: a piece is valid until the next is asked for. */
+/** Bytes of a tensor, by default all, as pieces of one buffer, for writers: a piece is valid until the next is asked for. */
 export function* tensorPieces(
   source: TensorSource,
   name: string,
-  { pieceBytes = 1 << 24 }: { pieceBytes?: number } = {},
+  {
+    pieceBytes = 1 << 24,
+    start = 0,
+    byteLength,
+  }: { pieceBytes?: number; start?: number; byteLength?: number } = {},
 ): Generator<Uint8Array> {
-  const { byteLength } = source.info(name);
-  const buffer = new Uint8Array(Math.min(pieceBytes, byteLength));
-  for (let offset = 0; offset < byteLength; offset += pieceBytes) {
-    const piece = buffer.subarray(0, Math.min(pieceBytes, byteLength - offset));
+  const end = start + (byteLength ?? source.info(name).byteLength - start);
+  const buffer = new Uint8Array(Math.min(pieceBytes, end - start));
+  for (let offset = start; offset < end; offset += pieceBytes) {
+    const piece = buffer.subarray(0, Math.min(pieceBytes, end - offset));
     source.readInto(name, piece, offset);
     yield piece;
   }

@@ -1,0 +1,123 @@
+/**
+ * Opens a model of any supported format as what the model families read: Hugging Face's config.json and tensors under its names. The
+ * format is told from the contents, not from the name's ending.
+ */
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { CheckpointError, readJson } from "../base/index.ts";
+import { openFileBytes } from "./bytes.ts";
+import { openCheckpointFolder } from "./folder.ts";
+import { huggingFaceConfig } from "./megatron/config.ts";
+import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
+import { isNemoFolder, openNemo } from "./nemo/open.ts";
+import { openSafetensors } from "./safetensors.ts";
+import type { StoredDtype, TensorSource } from "./source.ts";
+import { openTorchFile } from "./torch/torchFile.ts";
+
+export type CheckpointKind = "hugging-face" | "nemo" | "safetensors" | "torch";
+
+export interface ModelCheckpoint extends Disposable {
+  readonly path: string;
+  readonly kind: CheckpointKind;
+  /** config.json as Hugging Face has it; undefined for a lone file of weights. */
+  readonly config: unknown;
+  /** Under Hugging Face's names, but for a lone file of weights, which keeps its own. */
+  readonly weights: TensorSource;
+  /** The tokenizer's files by name. */
+  readonly tokenizerFiles: ReadonlyMap<string, () => Uint8Array>;
+}
+
+const torchDtypeNames: Partial<Readonly<Record<StoredDtype, string>>> = {
+  f32: "float32",
+  bf16: "bfloat16",
+  f16: "float16",
+};
+const tokenizerFileNames =
+  /^(tokenizer.*|special_tokens_map\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|.*\.model)$/;
+
+/**
+ * Opens `path`: a Hugging Face folder, a `.nemo`, a NeMo or Megatron-LM folder, a safetensors file or a file of torch.save.
+ * `vocabSize` drops the padding rows that NeMo and Megatron put after the vocabulary. Throws CheckpointError, ConfigError, FileError.
+ */
+export async function openCheckpoint(
+  path: string,
+  options: { vocabSize?: number; temporaryFolder?: string } = {},
+): Promise<ModelCheckpoint> {
+  if (!existsSync(path) || !statSync(path).isDirectory()) {
+    const kind = fileKind(path);
+    return kind === "nemo" ? await openNemoModel(path, options) : loneFile(path, kind);
+  }
+  if (existsSync(join(path, "config.json")) || !isNemoFolder(path)) return openHuggingFace(path);
+  return await openNemoModel(path, options);
+}
+
+function fileKind(path: string): "nemo" | "safetensors" | "torch" {
+  using file = openFileBytes(path);
+  const head = new Uint8Array(Math.min(file.byteLength, 264));
+  file.readInto(head, 0);
+  const text = Buffer.from(head).toString("latin1");
+  if (text.startsWith("PK\u0003\u0004") || head[0] === 0x80) return "torch";
+  if (text.slice(257, 262) === "ustar" || text.startsWith("\u001f\u008b")) return "nemo";
+  if (text[8] === "{") return "safetensors";
+  throw new CheckpointError("checkpoint", `expected a checkpoint at ${path}, got a file of another kind`, {
+    hint: "supported are safetensors, .nemo, and torch.save's .pt, .bin and .ckpt",
+    fields: { path },
+  });
+}
+
+function loneFile(path: string, kind: "safetensors" | "torch"): ModelCheckpoint {
+  const weights = kind === "torch" ? openTorchFile(path).tensors : openSafetensors(path);
+  return {
+    path,
+    kind,
+    config: undefined,
+    weights,
+    tokenizerFiles: new Map(),
+    [Symbol.dispose]: () => weights.dispose(),
+  };
+}
+
+function openHuggingFace(folder: string): ModelCheckpoint {
+  const weights = openCheckpointFolder(folder);
+  try {
+    const files = readdirSync(folder).filter((name) => tokenizerFileNames.test(name));
+    const configPath = join(folder, "config.json");
+    return {
+      path: folder,
+      kind: "hugging-face",
+      config: existsSync(configPath) ? readJson("checkpoint", configPath) : undefined,
+      weights,
+      tokenizerFiles: new Map(files.map((name) => [name, () => readFileSync(join(folder, name))])),
+      [Symbol.dispose]: () => weights.dispose(),
+    };
+  } catch (error) {
+    weights.dispose();
+    throw error;
+  }
+}
+
+async function openNemoModel(
+  path: string,
+  { vocabSize, temporaryFolder }: { vocabSize?: number; temporaryFolder?: string },
+): Promise<ModelCheckpoint> {
+  const nemo = await openNemo(path, temporaryFolder === undefined ? {} : { temporaryFolder });
+  try {
+    const weights = huggingFaceView(nemo.weights, nemo.config, vocabSize === undefined ? {} : { vocabSize });
+    const { dtype } = weights.info("model.embed_tokens.weight");
+    const config = huggingFaceConfig(nemo.config, {
+      vocabSize: vocabSize ?? storedVocabSize(nemo.weights, nemo.config),
+      dtype: torchDtypeNames[dtype] ?? "float32",
+    });
+    return {
+      path,
+      kind: "nemo",
+      config,
+      weights,
+      tokenizerFiles: nemo.tokenizerFiles,
+      [Symbol.dispose]: () => weights.dispose(),
+    };
+  } catch (error) {
+    nemo[Symbol.dispose]();
+    throw error;
+  }
+}
