@@ -2,7 +2,7 @@
  * How far a result may lie from the reference: the one place. The allowance of an element is
  *
  *   eps(dtype) |expected|                       a rounding that falls to the other side
- *   + 4 eps(f32) sqrt(length) scale             float32 arithmetic over `length` terms of random rounding error
+ *   + 4 eps(f32) sqrt(length) scale             float32 arithmetic over `length` terms of random rounding error (`terms` where larger)
  *   + 2 eps(bf16) scale                         where intermediates may be bf16 (attention in bf16: softmax weights, their gradients)
  *
  * Adding n terms of size r one after another in float32 errs by about 0.35 eps sqrt(n) (r sqrt(n)) (Higham, "Accuracy and Stability of
@@ -20,6 +20,8 @@ export interface Closeness {
   readonly length?: number;
   /** Size of what rounding errors are relative to; the root mean square of the row by default. */
   readonly scale?: number;
+  /** Size of terms that may cancel to much less than the row's size, such as the gradient of a softmax over one key. */
+  readonly terms?: number;
   /** dtype that intermediate results may be rounded to; f32 by default. */
   readonly intermediate?: FloatDtype;
 }
@@ -29,10 +31,10 @@ export function allowanceOf(
   expected: number,
   { dtype, closeness, rowSize }: { dtype: FloatDtype; closeness: Closeness; rowSize: number },
 ): number {
-  const { length = 1, scale = rowSize, intermediate = "f32" } = closeness;
+  const { length = 1, scale = rowSize, terms = 0, intermediate = "f32" } = closeness;
   const size = Math.max(Math.abs(expected), scale);
   const rounding = epsilons[dtype] * Math.abs(expected) + smallest[dtype];
-  const arithmetic = arithmeticFactor * epsilons.f32 * Math.sqrt(Math.max(1, length)) * size;
+  const arithmetic = arithmeticFactor * epsilons.f32 * Math.sqrt(Math.max(1, length)) * Math.max(size, terms);
   return (
     rounding + arithmetic + (intermediate === "f32" ? 0 : intermediateFactor * epsilons[intermediate] * size)
   );

@@ -132,9 +132,17 @@ function optional(values: Values | undefined, check: Check | undefined): { value
   return { ...(values === undefined ? {} : { values }), ...(check === undefined ? {} : { check }) };
 }
 
-/** Sums over keys and head components; the size of a score makes its rounding error, which its exponential passes on. */
-function closeness({ headDim, std = 1 }: AttentionSetting, dtype: TensorDtype, numTerms: number): Check {
-  return close({ length: (headDim + numTerms) * std, intermediate: intermediateOf(dtype) });
+/**
+ * Sums over keys and head components. The rounding error of a score is proportional to its size, and its exponential passes it on; the
+ * allowance goes with the root of the length, so that the size enters squared.
+ */
+function closeness(
+  { headDim, std = 1 }: AttentionSetting,
+  dtype: TensorDtype,
+  { numTerms, terms }: { numTerms: number; terms?: number },
+): Check {
+  const length = (headDim + numTerms) * std ** 2;
+  return close({ length, intermediate: intermediateOf(dtype), ...(terms === undefined ? {} : { terms }) });
 }
 
 function forwardProblem(
@@ -146,7 +154,7 @@ function forwardProblem(
   const { shared, outputLike, numRows } = sharedArguments(setting, dtype, data);
   return {
     ...shared,
-    o: outputLike(undefined, closeness(setting, dtype, keyLength)),
+    o: outputLike(undefined, closeness(setting, dtype, { numTerms: keyLength })),
     logSumExp: hasLogSumExp
       ? operand("f32", numHeads, {
           width: numRows,
@@ -177,14 +185,17 @@ export function attentionBackwardCase(setting: AttentionSetting, dtype: TensorDt
         return results.get(name) ?? new Float64Array(0);
       };
     };
-    const check = closeness(setting, dtype, Math.max(queryLength, keyLength));
+    const numTerms = Math.max(queryLength, keyLength);
+    const check = closeness(setting, dtype, { numTerms });
+    // A query that sees one key has no gradient: do v and the sum of o do are equal, of the size of their terms.
+    const scoreCheck = closeness(setting, dtype, { numTerms, terms: setting.std ?? 1 });
     return {
       ...shared,
       o: outputLike(forward("o")),
       doutput: outputLike(data.normal(numRows * numHeads * setting.headDim)),
       logSumExp: operand("f32", numHeads * numRows, { values: forward("logSumExp") }),
-      dq: queryLike(undefined, check),
-      dk: keyLike(undefined, check),
+      dq: queryLike(undefined, scoreCheck),
+      dk: keyLike(undefined, scoreCheck),
       dv: keyLike(undefined, check),
     };
   });
