@@ -1,18 +1,19 @@
 /**
  * Matrix products on the CPU: GFLOP/s and the share of the register peak for large and training shapes, GB/s and the share of the
  * memory's rate for decoding, and OpenBLAS on the same shapes in the same run where it is installed (Debian: libopenblas0).
- * Each figure is the best of many calls; the spread behind it is how much slower the median call was.
+ * Each figure is the best of many calls by the clock, with how much slower the median call was; the share by processor time leaves out
+ * what other programs on the machine took.
  *
  *   node bench/matmul.ts [--threads 1,2] [--milliseconds 600] [--only large|training|decoding]
  */
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { dtypeBytes, encodeValues } from "../src/base/index.ts";
-import { createCpuDevice } from "../src/device/cpu/index.ts";
+import { createCpuDevice, type CpuDevice } from "../src/device/cpu/index.ts";
 import { chooseLevel } from "../src/device/cpu/levels.ts";
 import { openLibrary, type NativeFunction } from "../src/device/ffi.ts";
-import type { Device, OpArguments, TensorArgument } from "../src/device/index.ts";
-import { measurePeaks, type CpuPeaks } from "./cpuPeaks.ts";
+import type { OpArguments, TensorArgument } from "../src/device/index.ts";
+import { measurePeaks, time, type CpuPeaks, type Timing } from "./cpuPeaks.ts";
 
 const { values: options } = parseArgs({
   options: {
@@ -22,6 +23,7 @@ const { values: options } = parseArgs({
   },
 });
 
+const milliseconds = Number(options.milliseconds);
 type MatmulDtype = "f32" | "bf16";
 interface Shape {
   readonly m: number;
@@ -32,11 +34,6 @@ interface Shape {
   readonly beta?: number;
   readonly what: string;
 }
-interface Timing {
-  readonly best: number;
-  readonly median: number;
-}
-
 const square = (layout: string): Shape => ({ m: 2048, n: 2048, k: 2048, layout, what: "large" });
 const groups: Readonly<Record<string, readonly Shape[]>> = {
   large: ["NN", "NT", "TN", "TT"].map(square),
@@ -60,20 +57,6 @@ const groups: Readonly<Record<string, readonly Shape[]>> = {
   ],
 };
 
-/** Calls until the time is used up. */
-function time(call: () => void): Timing {
-  const budget = Number(options.milliseconds);
-  const taken: number[] = [];
-  for (let total = 0; total < budget || taken.length < 3;) {
-    const start = performance.now();
-    call();
-    taken.push(performance.now() - start);
-    total += taken[taken.length - 1];
-  }
-  taken.sort((a, b) => a - b);
-  return { best: taken[0] / 1000, median: taken[taken.length >> 1] / 1000 };
-}
-
 /** A matrix of values in [-1, 1), one short stretch of them over and over. */
 function matrix(numElements: number): Float32Array<ArrayBuffer> {
   const stretch = Float32Array.from({ length: 4096 }, () => Math.random() * 2 - 1);
@@ -87,7 +70,7 @@ function strides({ m, n, k, layout }: Shape): { lda: number; ldb: number; ldc: n
   return { lda: layout[0] === "T" ? m : k, ldb: layout[1] === "T" ? k : n, ldc: n };
 }
 
-function timeOurs(device: Device, dtype: MatmulDtype, shape: Shape): Timing {
+function timeOurs(device: CpuDevice, dtype: MatmulDtype, shape: Shape): Timing {
   const { m, n, k, layout } = shape;
   const tensors = [m * k, k * n, m * n].map((numElements): TensorArgument => {
     const buffer = device.allocate(numElements * dtypeBytes(dtype));
@@ -107,7 +90,7 @@ function timeOurs(device: Device, dtype: MatmulDtype, shape: Shape): Timing {
     transposeA: layout[0] === "T" ? 1 : 0,
     transposeB: layout[1] === "T" ? 1 : 0,
   };
-  const timing = time(() => {
+  const timing = time(milliseconds, device.numThreads, () => {
     device.run("matmul", args);
   });
   for (const { buffer } of tensors) buffer.dispose();
@@ -148,41 +131,53 @@ function timeOpenBlas(blas: OpenBlas, shape: Shape, numThreads: number): Timing 
   blas.setThreads(numThreads);
   const [transposeA, transposeB] = [code(layout[0]), code(layout[1])];
   return time(
+    milliseconds,
+    numThreads,
     () =>
       void blas.sgemm(rowMajor, transposeA, transposeB, m, n, k, 1, a, lda, b, ldb, shape.beta ?? 0, c, ldc),
   );
 }
 
-function describe(group: string, shape: Shape, bytes: number, timing: Timing, limit: number): string {
-  const { m, n, k } = shape;
-  const isDecoding = group === "decoding";
-  const figure = (isDecoding ? n * k * bytes : 2 * m * n * k) / timing.best / 1e9;
-  const unit = isDecoding ? "GB/s" : "GFLOP/s";
-  const share = limit > 0 ? `${((100 * figure) / limit).toFixed(0).padStart(4)} %` : "     -";
-  const spread = `+${(100 * (timing.median / timing.best - 1)).toFixed(0)} %`;
-  const micros = `${(timing.best * 1e6).toFixed(1).padStart(9)} us`;
-  return `${figure.toFixed(1).padStart(7)} ${unit} ${share}  ${micros}  spread ${spread.padStart(5)}`;
+interface Contender {
+  readonly who: string;
+  readonly bytesPerElement: number;
+  /** In the unit of the group, 1e9 per second. */
+  readonly limit: number;
+  readonly timing: Timing;
 }
 
-function benchGroup(
-  device: Device,
-  group: string,
-  peaks: CpuPeaks,
-  numThreads: number,
-  blas: OpenBlas | undefined,
-) {
+/** The figure and its share of the limit, by the clock and by the processor's time. */
+function report(group: string, { m, n, k, layout, what }: Shape, contender: Contender): void {
+  const { who, bytesPerElement, limit, timing } = contender;
+  const isDecoding = group === "decoding";
+  const work = (isDecoding ? n * k * bytesPerElement : 2 * m * n * k) / 1e9;
+  const share = (seconds: number): string => `${((100 * work) / seconds / limit).toFixed(0).padStart(4)} %`;
+  const columns = [
+    `${m} x ${n} x ${k} ${layout}`.padEnd(21),
+    what.padEnd(16),
+    who.padEnd(8),
+    `${(timing.best * 1e6).toFixed(1).padStart(9)} us`,
+    `${(work / timing.best).toFixed(1).padStart(6)} ${isDecoding ? "GB/s" : "GFLOP/s"}`,
+    share(timing.best),
+    `by processor time ${share(timing.processor)}`,
+    `median +${(100 * (timing.median / timing.best - 1)).toFixed(0)} %`,
+  ];
+  console.log(columns.join("  "));
+}
+
+function benchGroup(device: CpuDevice, group: string, peaks: CpuPeaks): void {
   for (const shape of groups[group]) {
-    const label = `${shape.m} x ${shape.n} x ${shape.k} ${shape.layout}`.padEnd(22) + shape.what.padEnd(18);
-    const line = (who: string, bytes: number, timing: Timing, peak: number): void => {
-      const limit = group === "decoding" ? peaks.read : peak;
-      console.log(`${label}${who.padEnd(9)}${describe(group, shape, bytes, timing, limit)}`);
-    };
-    for (const dtype of ["f32", "bf16"] as const) {
+    for (const who of ["f32", "bf16"] as const) {
       // Without an instruction for bf16 the products are f32 ones.
-      const peak = dtype === "bf16" && peaks.bf16 > 0 ? peaks.bf16 : peaks.f32;
-      line(dtype, dtypeBytes(dtype), timeOurs(device, dtype, shape), peak);
+      const peak = who === "bf16" && peaks.bf16 > 0 ? peaks.bf16 : peaks.f32;
+      const limit = group === "decoding" ? peaks.read : peak;
+      const timing = timeOurs(device, who, shape);
+      report(group, shape, { who, bytesPerElement: dtypeBytes(who), limit, timing });
     }
-    if (blas !== undefined) line("OpenBLAS", 4, timeOpenBlas(blas, shape, numThreads), peaks.f32);
+    if (blas === undefined) continue;
+    const timing = timeOpenBlas(blas, shape, device.numThreads);
+    const limit = group === "decoding" ? peaks.read : peaks.f32;
+    report(group, shape, { who: "OpenBLAS", bytesPerElement: 4, limit, timing });
   }
 }
 
@@ -194,7 +189,6 @@ for (const numThreads of options.threads.split(",").map(Number)) {
   const rates = `${peaks.f32.toFixed(0)} GFLOP/s f32, ${peaks.bf16.toFixed(0)} bf16`;
   console.log(`\n${device.description}\nlimits: ${rates}; memory read ${peaks.read.toFixed(1)} GB/s`);
   for (const group of Object.keys(groups)) {
-    if (options.only === undefined || options.only === group)
-      benchGroup(device, group, peaks, numThreads, blas);
+    if (options.only === undefined || options.only === group) benchGroup(device, group, peaks);
   }
 }

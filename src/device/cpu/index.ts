@@ -5,6 +5,7 @@ import { CpuDevice } from "./device.ts";
 import { chooseLevel, type CpuLevel } from "./levels.ts";
 import { loadKernels } from "./native.ts";
 
+export type { CpuDevice } from "./device.ts";
 export { describeCpu, type CpuDescription } from "./doctor.ts";
 
 export interface CpuOptions {

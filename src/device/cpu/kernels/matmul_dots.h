@@ -24,9 +24,7 @@ NT_INLINE inline vec words_of(const typename Math::Source* line, int64_t k) {
   else return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + k)));
 #elif defined(NT_AVX2)
   if constexpr (std::is_same_v<typename Math::Source, float>) return _mm256_loadu_ps(line + k);
-  else
-    return _mm256_castsi256_ps(_mm256_slli_epi32(
-        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(line + k))), 16));
+  else return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(line + k)));
 #else
   if constexpr (std::is_same_v<typename Math::Source, float>) return load_vec(line + k);
   vec result;

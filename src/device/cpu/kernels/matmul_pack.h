@@ -27,46 +27,32 @@ struct WordRange {
   int64_t first, last, num_k;
 };
 
-/* One word of line `line`, from element k = word * per_word on; beyond num_k it is zero. */
-template <class Math>
-inline float word_at(const Operand<typename Math::Source>& x, int64_t line, int64_t word, int64_t num_k) {
-  const auto at = [&](int64_t k) { return x.data[x.along_k ? line * x.stride + k : k * x.stride + line]; };
-  if constexpr (Math::per_word == 1) {
-    return to_float(at(word));
-  } else {
-    const uint32_t low = at(2 * word).bits;
-    const uint32_t high = 2 * word + 1 < num_k ? at(2 * word + 1).bits : 0;
-    return bit_cast<float>(low | high << 16);
-  }
-}
+/* ---- vectors of words: the first `count` of `width` (more counts as all), zeros after them ---------------------- */
 
 #if defined(NT_AVX512)
 
 inline __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << max<int64_t>(count, 0)) - 1);
 }
-
-/* Sixteen words from `k` on of a contiguous line, zeros beyond num_k. */
-inline __m512 load_words(const float* line, int64_t k, int64_t num_k) {
-  return _mm512_maskz_loadu_ps(first_lanes(num_k - k), line + k);
+inline vec widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+inline vec load_first(const float* p, int64_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
+inline vec load_first(const bf16* p, int64_t count) { return widen(_mm256_maskz_loadu_epi16(first_lanes(count), p)); }
+/* Neighbours in memory as pairs; the second of the last pair is zero where count is odd. */
+inline vec load_first_pairs(const bf16* p, int64_t count) {
+  const __mmask32 lanes = count >= 32 ? 0xffffffffu : (1u << max<int64_t>(count, 0)) - 1;
+  return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(lanes, p));
 }
-inline __m512 widen(__m256i x) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+/* Elements of two rows as pairs; zeros for the second row where there is none. */
+inline vec load_first_pairs(const bf16* low, const bf16* high, bool has_high, int64_t count) {
+  const __mmask16 lanes = first_lanes(count);
+  const __m512i first = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, low));
+  return _mm512_or_ps(_mm512_castsi512_ps(first), widen(_mm256_maskz_loadu_epi16(has_high ? lanes : 0, high)));
 }
-template <int per_word>
-inline __m512 load_words(const bf16* line, int64_t k, int64_t num_k) {
-  const int64_t left = num_k - k;
-  if constexpr (per_word == 2) {
-    const __mmask32 lanes = left >= 32 ? 0xffffffffu : (1u << max<int64_t>(left, 0)) - 1;
-    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(lanes, line + k));
-  } else {
-    return widen(_mm256_maskz_loadu_epi16(first_lanes(left), line + k));
-  }
-}
+inline void store_first(float* p, vec x, int64_t count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
 
 /* Transposes 16 x 16 words. */
-NT_INLINE inline void transpose(__m512 (&x)[16]) {
-  __m512 t[16];
+NT_INLINE inline void transpose(vec (&x)[16]) {
+  vec t[16];
   unrolled<8>([&](auto i) NT_INLINE {
     t[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
     t[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
@@ -96,29 +82,104 @@ NT_INLINE inline void transpose(__m512 (&x)[16]) {
   });
 }
 
+#elif defined(NT_AVX2)
+
+inline __m256i first_lanes(int64_t count) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(min<int64_t>(count, 8))), lanes);
+}
+inline vec widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
+inline vec load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+inline vec load_first(const bf16* p, int64_t count) {
+  if (count >= 8) return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  bf16 part[8] = {};
+  std::memcpy(part, p, static_cast<size_t>(max<int64_t>(count, 0)) * sizeof(bf16));
+  return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(part)));
+}
+/* In pieces: masked stores are slow before AVX-512. */
+inline void store_first(float* p, vec x, int64_t count) {
+  if (count >= 8) {
+    _mm256_storeu_ps(p, x);
+    return;
+  }
+  __m128 rest = _mm256_castps256_ps128(x);
+  if (count & 4) {
+    _mm_storeu_ps(p, rest);
+    rest = _mm256_extractf128_ps(x, 1);
+    p += 4;
+  }
+  if (count & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+    rest = _mm_movehl_ps(rest, rest);
+    p += 2;
+  }
+  if (count & 1) _mm_store_ss(p, rest);
+}
+
+/* Transposes 8 x 8 words. */
+NT_INLINE inline void transpose(vec (&x)[8]) {
+  vec t[8];
+  unrolled<4>([&](auto i) NT_INLINE {
+    t[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+    t[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+  });
+  unrolled<2>([&](auto i) NT_INLINE {
+    x[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+    x[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+    x[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+    x[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+  });
+  unrolled<4>([&](auto i) NT_INLINE {
+    t[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
+    t[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
+  });
+  unrolled<8>([&](auto i) NT_INLINE { x[i] = t[i]; });
+}
+
+#else
+
+template <class Source>
+inline vec load_first(const Source* p, int64_t count) {
+  vec result{};
+  for (int i = 0; i < width; i++)
+    if (i < count) result[i] = to_float(p[i]);
+  return result;
+}
+inline void store_first(float* p, vec x, int64_t count) {
+  if (count >= width) store_vec(p, x);
+  else
+    for (int i = 0; i < count; i++) p[i] = x[i];
+}
+NT_INLINE inline void transpose(vec (&x)[width]) {
+  vec t[width];
+  for (int i = 0; i < width; i++)
+    for (int j = 0; j < width; j++) t[i][j] = x[j][i];
+  for (int i = 0; i < width; i++) x[i] = t[i];
+}
+
+#endif
+
+/* ---- strips ----------------------------------------------------------------------------------------------------- */
+
 template <class Math>
 void pack_along_k(const Operand<typename Math::Source>& x, const Strip& strip, const WordRange& words) {
-  for (int64_t group = 0; group < strip.stride; group += 16) {
-    const int64_t lines = max<int64_t>(min<int64_t>(strip.num_lines - group, 16), 0);
-    const __mmask16 lanes = first_lanes(strip.stride - group);
-    for (int64_t word = words.first; word < words.last; word += 16) {
-      __m512 block[16];
-      unrolled<16>([&](auto i) NT_INLINE {
-        block[i] = _mm512_setzero_ps();
-        if (i < lines) {
-          const auto* source = x.data + (strip.line + group + i) * x.stride;
-          if constexpr (std::is_same_v<typename Math::Source, float>) {
-            block[i] = load_words(source, word, words.num_k);
-          } else {
-            block[i] = load_words<Math::per_word>(source, word * Math::per_word, words.num_k);
-          }
+  for (int64_t group = 0; group < strip.stride; group += width) {
+    const int64_t num_lines = strip.num_lines - group;
+    for (int64_t word = words.first; word < words.last; word += width) {
+      const int64_t k = word * Math::per_word;
+      vec block[width];
+      unrolled<width>([&](auto i) NT_INLINE {
+        block[i] = vec{};
+        if (i < num_lines) {
+          const auto* source = x.data + (strip.line + group + i) * x.stride + k;
+          if constexpr (Math::per_word == 2) block[i] = load_first_pairs(source, words.num_k - k);
+          else block[i] = load_first(source, words.num_k - k);
         }
       });
       transpose(block);
       float* place = strip.out + (word - words.first) * strip.stride + group;
-      const int64_t num_words = words.last - word;
-      unrolled<16>([&](auto i) NT_INLINE {
-        if (i < num_words) _mm512_mask_storeu_ps(place + i * strip.stride, lanes, block[i]);
+      unrolled<width>([&](auto i) NT_INLINE {
+        if (i < words.last - word) store_first(place + i * strip.stride, block[i], strip.stride - group);
       });
     }
   }
@@ -129,67 +190,34 @@ void pack_along_k(const Operand<typename Math::Source>& x, const Strip& strip, c
  * first-level cache, so fewer of them are fetched ahead. */
 template <class Math>
 void pack_across_k(const Operand<typename Math::Source>& x, const Strip* strips, int num_strips, const WordRange& words) {
-  const int64_t rows_ahead = x.stride * sizeof(*x.data) % 4096 == 0 ? 4 : 12;
+  constexpr int64_t size = sizeof(typename Math::Source);
+  const int64_t rows_ahead = x.stride * size % 4096 == 0 ? 4 : 12;
+  const Strip& last = strips[num_strips - 1];
+  const int64_t sweep_bytes = (last.line + last.num_lines - strips[0].line) * size;
   for (int64_t word = words.first; word < words.last; word++) {
     const auto* row = x.data + word * Math::per_word * x.stride;
-    const char* ahead = reinterpret_cast<const char*>(row + rows_ahead * x.stride + strips[0].line);
-    const int64_t sweep = strips[num_strips - 1].line + strips[num_strips - 1].num_lines - strips[0].line;
-    for (int64_t byte = 0; byte < sweep * static_cast<int64_t>(sizeof(*row)); byte += 64) {
+    const auto* ahead = reinterpret_cast<const char*>(row + rows_ahead * x.stride + strips[0].line);
+    for (int64_t byte = 0; byte < sweep_bytes; byte += 64) {
       __builtin_prefetch(ahead + byte);
-      if constexpr (Math::per_word == 2) __builtin_prefetch(ahead + x.stride * sizeof(*row) + byte);
+      if constexpr (Math::per_word == 2) __builtin_prefetch(ahead + x.stride * size + byte);
     }
-    [[maybe_unused]] const bool has_second = Math::per_word * word + 1 < words.num_k;
     for (int s = 0; s < num_strips; s++) {
       const Strip& strip = strips[s];
       const auto* source = row + strip.line;
       float* out = strip.out + (word - words.first) * strip.stride;
-      for (int64_t group = 0; group < strip.stride; group += 16) {
-        const __mmask16 lanes = first_lanes(strip.num_lines - group);
-        __m512 value;
-        if constexpr (std::is_same_v<typename Math::Source, float>) {
-          value = _mm512_maskz_loadu_ps(lanes, source + group);
-        } else if constexpr (Math::per_word == 1) {
-          value = widen(_mm256_maskz_loadu_epi16(lanes, source + group));
+      for (int64_t group = 0; group < strip.stride; group += width) {
+        vec value;
+        if constexpr (Math::per_word == 2) {
+          const auto* low = source + group;
+          value = load_first_pairs(low, low + x.stride, 2 * word + 1 < words.num_k, strip.num_lines - group);
         } else {
-          const __m256i low = _mm256_maskz_loadu_epi16(lanes, source + group);
-          const __m256i high = _mm256_maskz_loadu_epi16(has_second ? lanes : 0, source + group + x.stride);
-          value = _mm512_or_ps(_mm512_castsi512_ps(_mm512_cvtepu16_epi32(low)), widen(high));
+          value = load_first(source + group, strip.num_lines - group);
         }
-        _mm512_mask_storeu_ps(out + group, first_lanes(strip.stride - group), value);
+        store_first(out + group, value, strip.stride - group);
       }
     }
   }
 }
-
-#else
-
-template <class Math>
-void pack_along_k(const Operand<typename Math::Source>& x, const Strip& strip, const WordRange& words) {
-  /* In short runs along k, so that both the lines read and the lines written stay in the first-level cache. */
-  constexpr int64_t run = 16;
-  for (int64_t start = words.first; start < words.last; start += run) {
-    const int64_t end = min(start + run, words.last);
-    for (int64_t i = 0; i < strip.stride; i++) {
-      float* out = strip.out + (start - words.first) * strip.stride + i;
-      for (int64_t word = start; word < end; word++, out += strip.stride)
-        *out = i < strip.num_lines ? word_at<Math>(x, strip.line + i, word, words.num_k) : 0.0f;
-    }
-  }
-}
-
-template <class Math>
-void pack_across_k(const Operand<typename Math::Source>& x, const Strip* strips, int num_strips, const WordRange& words) {
-  for (int64_t word = words.first; word < words.last; word++) {
-    for (int s = 0; s < num_strips; s++) {
-      const Strip& strip = strips[s];
-      float* out = strip.out + (word - words.first) * strip.stride;
-      for (int64_t i = 0; i < strip.stride; i++)
-        out[i] = i < strip.num_lines ? word_at<Math>(x, strip.line + i, word, words.num_k) : 0.0f;
-    }
-  }
-}
-
-#endif
 
 /* Packs strips, which lie side by side in x. */
 template <class Math>

@@ -15,10 +15,10 @@ namespace nt::gemm {
 
 /* Words of k per pass: a strip of A (14 rows: 24 KiB) stays in the first-level cache. */
 constexpr int64_t words_per_pass = 432;
-/* Panels that a task packs: about a quarter of a second-level cache of 1 MiB. */
-constexpr int64_t row_panels_per_task = 8, column_panels_per_task = 4;
+/* Panels that a task packs, of 112 rows or 128 columns: about a quarter of a second-level cache of 1 MiB. */
+constexpr int64_t row_panels_per_task = 112 / max_rows, column_panels_per_task = 128 / max_columns;
 /* Neighbouring panels of the shared operand that are packed in one sweep. */
-constexpr int64_t panels_per_group = 4;
+constexpr int64_t panels_per_group = column_panels_per_task;
 /* Of the operand packed for all; shared by the cores in the last-level cache. */
 constexpr int64_t shared_bytes = 12 << 20;
 
@@ -111,7 +111,7 @@ class PackedProduct {
     const int64_t per_task = max<int64_t>(1, min(largest, num_own / wanted_tasks));
     const int64_t num_own_tasks = ceil_div(num_own, per_task);
     int64_t num_shared_tasks = min(num_shared, max<int64_t>(1, wanted_tasks / 2 / num_own_tasks));
-    if (keeps_sums()) num_shared_tasks = max(num_shared_tasks, ceil_div(num_shared, shares_a ? 32 : 16));
+    if (keeps_sums()) num_shared_tasks = max(num_shared_tasks, ceil_div(num_shared, shares_a ? 4 * row_panels_per_task : 4 * column_panels_per_task));
     bool has_failed = false;
     parallel_tasks(num_own_tasks * num_shared_tasks, [&](int64_t task, int thread) {
       const int64_t own = task / num_shared_tasks, part = task % num_shared_tasks;
