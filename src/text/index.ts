@@ -3,6 +3,7 @@ export { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
 export { type BpeDefinition, standardSpecialTokens } from "./bpe/definition.ts";
 export * from "./languageModel.ts";
 export { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
+export { SentencePieceTokenizer } from "./sentencepiece/sentencePieceTokenizer.ts";
 export { createStreamDecoder } from "./streamDecoder.ts";
 export * from "./tokenizer.ts";
 export {

@@ -1,9 +1,18 @@
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
 import { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
+import { SentencePieceTokenizer } from "./sentencepiece/sentencePieceTokenizer.ts";
 
 const fixture = join(import.meta.dirname, "../../test/fixtures/tokenizer");
 
@@ -113,6 +122,25 @@ describe("loadTokenizer", () => {
     ],
   ])("refuses %s by name", (_, change, message) => {
     expect(() => loadChanged(change)).toThrow(message);
+  });
+
+  it("chooses by what lies in a folder: tokenizer.json, tokenizer.model, the only model", () => {
+    const models = join(import.meta.dirname, "../../test/fixtures/sentencepiece");
+    const mixed = join(folder, "mixed");
+    mkdirSync(mixed);
+    copyFileSync(join(models, "bpe-llama.model"), join(mixed, "some.model"));
+    expect(loadTokenizer(mixed).vocabSize).toBe(800);
+    copyFileSync(join(models, "char.model"), join(mixed, "other.model"));
+    expect(() => loadTokenizer(mixed)).toThrow(
+      /one SentencePiece model in mixed, got other\.model, some\.model/,
+    );
+    expect(loadTokenizer(join(mixed, "some.model"))).toBeInstanceOf(SentencePieceTokenizer);
+    copyFileSync(join(models, "bpe-nemotron.model"), join(mixed, "tokenizer.model"));
+    expect(loadTokenizer(mixed).vocabSize).toBe(900);
+    copyFileSync(join(fixture, "tokenizer.json"), join(mixed, "tokenizer.json"));
+    expect(loadTokenizer(mixed)).toBeInstanceOf(BpeTokenizer);
+    expect(() => loadTokenizer(models)).toThrow(/name the file itself/);
+    expect(() => loadTokenizer(join(folder, "deep"))).toThrow(/tokenizer\.json, got nothing there/);
   });
 
   it("takes special tokens added behind the vocabulary, as the official library writes them", () => {

@@ -1,26 +1,51 @@
 /**
- * Tokenizers from and to disk. Knows which kinds of tokenizer.json there are, not how they encode.
+ * Tokenizers from and to disk. Knows which kinds of files there are, not how they encode.
  * Invariant: what is saved is loaded with the same ids, here and by Hugging Face's `tokenizers` and `transformers`.
  */
-import { statSync } from "node:fs";
-import { join } from "node:path";
-import { readJson, withFileErrors, writeText } from "../base/index.ts";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { TokenizerError, readJson, withFileErrors, writeText } from "../base/index.ts";
 import { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
 import { standardSpecialTokens } from "./bpe/definition.ts";
 import { definitionOf, fileOf } from "./bpe/tokenizerFile.ts";
+import { parseModel } from "./sentencepiece/modelFile.ts";
+import { SentencePieceTokenizer } from "./sentencepiece/sentencePieceTokenizer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const component = "tokenizer";
 const fileName = "tokenizer.json";
+const modelSuffix = ".model";
 
 /**
- * Loads `tokenizer.json`, named itself or by its folder. Throws FileError when it cannot be read or is not JSON, TokenizerError
- * when it is damaged or of a kind that is not supported.
+ * Loads a `tokenizer.json` or a SentencePiece `.model`, named itself or by its folder; where both lie, `tokenizer.json` counts.
+ * Throws FileError when it cannot be read or is not JSON, TokenizerError when it is damaged or of a kind that is not supported.
  */
 export function loadTokenizer(path: string): Tokenizer {
   const isFolder = withFileErrors(component, "a tokenizer", path, () => statSync(path).isDirectory());
-  const file = isFolder ? join(path, fileName) : path;
+  const file = isFolder ? join(path, fileInFolder(path)) : path;
+  if (file.endsWith(modelSuffix)) {
+    const content = withFileErrors(component, "a readable file", file, () => readFileSync(file));
+    return new SentencePieceTokenizer(parseModel(content, file));
+  }
   return new BpeTokenizer(definitionOf(readJson(component, file), file));
+}
+
+/** The name of the tokenizer's file; that of tokenizer.json where there is none, so that messages name it. */
+function fileInFolder(folder: string): string {
+  const names = withFileErrors(component, "a folder with a tokenizer", folder, () => readdirSync(folder));
+  if (names.includes(fileName)) return fileName;
+  const models = names.filter((name) => name.endsWith(modelSuffix)).sort();
+  if (models.includes("tokenizer.model")) return "tokenizer.model";
+  if (models.length > 1)
+    throw new TokenizerError(
+      component,
+      `expected one SentencePiece model in ${basename(folder)}, got ${models.join(", ")}`,
+      {
+        hint: "name the file itself",
+        fields: { path: folder },
+      },
+    );
+  return models[0] ?? fileName;
 }
 
 /**

@@ -1,7 +1,8 @@
 /**
  * What every tokenizer is to the rest of Nautilus: text and bytes to piece ids and back. Knows nothing of how a tokenizer is
- * trained or stored. Invariants: `decodeBytes(encode(text))` is the UTF-8 of `text` and `decodeBytes(encodeBytes(bytes))` is
- * `bytes`, for any text and any bytes; nothing is added that was not asked for (no beginning or end marks, no space).
+ * trained or stored. Invariants: no beginning or end mark is added that was not asked for. Of tokenizers that Nautilus trains, also:
+ * `decodeBytes(encode(text))` is the UTF-8 of `text` and `decodeBytes(encodeBytes(bytes))` is `bytes`, for any text and any bytes.
+ * Those of other origin may normalise texts, put a space before them and know no piece for some characters, as their file says.
  */
 
 export interface EncodeOptions {
@@ -17,6 +18,11 @@ export interface EncodeOptions {
 export interface DecodeOptions {
   /** "skip" (default): special tokens give nothing; "show": they give their text. */
   specialTokens?: "skip" | "show";
+  /**
+   * Some tokenizers of other origin put a space before every text and take it away when they decode. false: the ids go on from
+   * an earlier text, as generated ones do, and a space at their beginning stays. Default: true.
+   */
+  startsText?: boolean;
 }
 
 /** Text out of ids that arrive one by one: what it gives is always whole characters. */
@@ -49,8 +55,8 @@ export interface Tokenizer {
   decodeBytes(ids: Iterable<number>, options?: DecodeOptions): Uint8Array;
   /** A decoder for text that is generated piece by piece; its pieces together are `decode` of all ids. */
   createDecoder(options?: DecodeOptions): StreamDecoder;
-  /** The id of a piece as tokenizer.json spells it, or undefined. */
+  /** The id of a piece as the tokenizer's file spells it, or undefined. */
   idOf(piece: string): number | undefined;
-  /** The piece of an id as tokenizer.json spells it ("<0x0A>" for a byte). Throws TokenizerError for an id that does not exist. */
+  /** The piece of an id as the tokenizer's file spells it ("<0x0A>" for a byte). Throws TokenizerError for an id that does not exist. */
   pieceOf(id: number): string;
 }

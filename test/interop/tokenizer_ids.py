@@ -1,9 +1,10 @@
-"""Compares ids with Hugging Face's `tokenizers` on any tokenizer that Nautilus trained, over far more texts than the fixture holds.
+"""Compares ids with Hugging Face's `tokenizers`, or with SentencePiece, over far more texts than the fixtures hold.
 
-    python test/interop/tokenizer_ids.py TOKENIZER_FOLDER [CORPUS_FOLDER]
+    python test/interop/tokenizer_ids.py TOKENIZER_FOLDER_OR_MODEL [CORPUS_FOLDER]
 
 Texts: random mixtures; every code point below U+20000 and some above, between letters, spaces and digits; very long words; and the
-texts of the .jsonl.gz files in CORPUS_FOLDER. Needs `tokenizers`, and Node as `node`.
+texts of the .jsonl.gz files in CORPUS_FOLDER. Needs `tokenizers` or `sentencepiece`, and Node as `node`.
+SentencePiece has one reading of special tokens only: as text.
 """
 
 import gzip
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import sentencepiece
 from tokenizers import Tokenizer
 
 HERE = Path(__file__).parent
@@ -44,22 +46,36 @@ def make_texts(corpus):
     return texts
 
 
+def official_readings(path):
+    """Functions from a text to its ids: special tokens read as text, and parsed."""
+    if path.suffix == ".model":
+        return [sentencepiece.SentencePieceProcessor(model_file=str(path)).encode]
+    official = Tokenizer.from_file(str(path))
+
+    def encode(text, special_as_text):
+        official.encode_special_tokens = special_as_text
+        return official.encode(text, add_special_tokens=False).ids
+
+    return [lambda text: encode(text, True), lambda text: encode(text, False)]
+
+
 def main():
+    given = Path(sys.argv[1])
+    path = given / "tokenizer.json" if given.is_dir() else given
     texts = make_texts(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
-    official = Tokenizer.from_file(str(Path(sys.argv[1]) / "tokenizer.json"))
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(Path(sys.argv[1]) / "tokenizer.json", folder)
+        shutil.copy(path, folder)
         (Path(folder) / "texts.json").write_text(json.dumps(texts), encoding="utf8")
         lines = subprocess.run(["node", HERE / "tokenizerIds.ts", folder], check=True, stdout=subprocess.PIPE).stdout
     ours = [json.loads(line) for line in lines.decode().splitlines()]
     different = 0
-    for reading, special_as_text in enumerate((True, False)):
-        official.encode_special_tokens = special_as_text
+    readings = official_readings(path)
+    for reading, encode in enumerate(readings):
         for text, ids in zip(texts, ours, strict=True):
-            if official.encode(text).ids != ids[reading]:
+            if encode(text) != ids[reading]:
                 different += 1
                 print(f"differs: {ascii(text)[:100]}")
-    print(f"{len(texts)} texts in two readings, {different} different")
+    print(f"{len(texts)} texts in {len(readings)} readings, {different} different")
     sys.exit(different > 0)
 
 

@@ -4,6 +4,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import { TokenizerError } from "../../base/index.ts";
+import { patternOf } from "../specialTokens.ts";
 import { createStreamDecoder } from "../streamDecoder.ts";
 import type { DecodeOptions, EncodeOptions, StreamDecoder, Tokenizer } from "../tokenizer.ts";
 import { type BpeDefinition, byteOf, standardSpecialTokens } from "./definition.ts";
@@ -176,13 +177,4 @@ function layOutPieces(pieces: readonly string[]): [bytes: Uint8Array, offsets: I
   const all = new Uint8Array(offsets[pieces.length]);
   encoded.forEach((bytes, id) => all.set(bytes, offsets[id]));
   return [all, offsets];
-}
-
-/** Matches the leftmost special token, the longest of those that start there. */
-function patternOf(specialTokens: readonly string[]): RegExp {
-  const longestFirst = specialTokens.toSorted((a, b) => b.length - a.length);
-  return new RegExp(
-    longestFirst.map((token) => token.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|"),
-    "g",
-  );
 }
