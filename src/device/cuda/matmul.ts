@@ -1,12 +1,14 @@
 /**
- * The matmul operator through cuBLASLt. Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T, so b is the library's A,
- * a its B, and a bias over columns its bias over rows. Descriptors and the algorithm are kept per kind of product, so that a
- * call costs one native call. Knows the rule by which an algorithm is chosen; tuning.ts does the timing.
+ * The matmul operator: some products of a few rows by a kernel of ours (launch/matvec.ts), all others through cuBLASLt.
+ * Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T, so b is the library's A, a its B, and a bias over columns its
+ * bias over rows. Descriptors and the algorithm are kept per kind of product, so that a call costs one native call.
+ * Knows the rule by which an algorithm is chosen; tuning.ts does the timing.
  */
 import { UnsupportedOpError, type Dtype } from "../../base/index.ts";
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
+import { runMatvec } from "./launch/matvec.ts";
 import { address, addressOf, cudaTypes, f32, i64, kernel, pointer, type LaunchContext } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
 import { NativeWords } from "./native.ts";
@@ -61,6 +63,8 @@ export class CudaMatmul {
   readonly #library: CublasLt;
   readonly #cache: AlgorithmCache;
   readonly #allowsTf32: boolean;
+  /** NAUTILUS_MATVEC=off leaves every product to the library, to compare. */
+  readonly #usesMatvec = process.env["NAUTILUS_MATVEC"] !== "off";
   /** Undefined marks a product that the library cannot do. */
   readonly #plans = new Map<string, Plan | undefined>();
   /** Alpha and beta of the present call. */
@@ -88,6 +92,7 @@ export class CudaMatmul {
       this.#finish(context, args, args.beta);
       return;
     }
+    if (this.#usesMatvec && runMatvec(context, args)) return;
     const fused = bias === undefined || bias.dtype === c.dtype ? this.#plan(context, args, bias) : undefined;
     const plan = fused ?? (bias === undefined ? undefined : this.#plan(context, args, undefined));
     if (plan === undefined)

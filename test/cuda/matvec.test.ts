@@ -1,0 +1,137 @@
+/** Products of a few rows against float64 on the host, and their bits from run to run. Skipped without a GPU. */
+import { afterAll, beforeEach, expect, it } from "vitest";
+import { decodeValues, DeviceError, encodeValues, epsilons, messageOf } from "../../src/base/index.ts";
+import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
+import { launchMatvec } from "../../src/device/cuda/launch/matvec.ts";
+import type { OpArguments, TensorArgument } from "../../src/device/index.ts";
+
+let device: CudaDevice;
+function open(): CudaDevice | string {
+  try {
+    return createCudaDevice();
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+const opened = open();
+beforeEach((context) => {
+  if (typeof opened === "string") return context.skip(opened);
+  device = opened;
+  const capability = device.launchContext.computeCapability;
+  if (capability < 90) context.skip(`needs compute capability 9.0, not ${capability / 10}`);
+});
+afterAll(() => {
+  if (typeof opened !== "string") opened.dispose();
+});
+
+interface Shape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** Columns of each row that are no part of the matrices. */
+  readonly padding?: number;
+}
+
+/** Numbers in [-1, 1) from a seed, rounded to bf16. */
+function noise(length: number, seed: number): { bytes: Uint8Array; values: Float64Array } {
+  const values = new Float32Array(length);
+  let state = (seed * 2_654_435_761) >>> 0;
+  for (let index = 0; index < length; index++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    values[index] = state / 2 ** 31 - 1;
+  }
+  const bytes = encodeValues("bf16", values);
+  return { bytes, values: decodeValues("bf16", bytes) };
+}
+
+function uploaded(bytes: Uint8Array, dtype: "f32" | "bf16"): TensorArgument {
+  const buffer = device.allocate(bytes.byteLength);
+  device.upload(buffer, 0, bytes);
+  return { buffer, byteOffset: 0, dtype };
+}
+
+function bytesOf(tensor: TensorArgument): Buffer {
+  const bytes = Buffer.alloc(tensor.buffer.byteLength);
+  device.download(tensor.buffer, 0, bytes);
+  return bytes;
+}
+
+/** Queues the product, also one that the device would leave to the library. */
+function launch(args: OpArguments<"matmul">): void {
+  if (!launchMatvec(device.launchContext, args))
+    throw new DeviceError("cuda", "expected the kernel to apply, got a refusal");
+}
+
+/** Runs the product eagerly and twice from a graph, and compares some columns of each row with float64. */
+function check({ m, n, k, padding = 0 }: Shape, dtype: "f32" | "bf16"): void {
+  const ld = k + padding;
+  const x = noise(m * ld, 1);
+  const w = noise(n * ld, 2);
+  const untouched = encodeValues(dtype, new Float32Array(m * (n + padding)).fill(77));
+  const [a, b] = [uploaded(x.bytes, "bf16"), uploaded(w.bytes, "bf16")];
+  const [c, again] = [uploaded(untouched, dtype), uploaded(untouched, dtype)];
+  const integers = { m, n, k, lda: ld, ldb: ld, ldc: n + padding, transposeA: 0, transposeB: 1 };
+  const args: OpArguments<"matmul"> = { a, b, c, ...integers, alpha: 1, beta: 0 };
+  launch(args);
+  const first = bytesOf(c);
+  const graph = device.capture(() => {
+    for (let run = 0; run < 3; run++) launch({ ...args, c: again });
+  });
+  for (let replay = 0; replay < 2; replay++) {
+    graph.replay();
+    expect(bytesOf(again).equals(first)).toBe(true);
+  }
+  const y = decodeValues(dtype, first);
+  const stride = Math.max(1, Math.floor((m * n * k) / 2e7));
+  let worst = 0;
+  for (let row = 0; row < m; row++) {
+    for (let column = row % stride; column < n; column += stride) {
+      let sum = 0;
+      for (let i = 0; i < k; i++) sum += x.values[row * ld + i] * w.values[column * ld + i];
+      // Products of numbers in [-1, 1) add up to about sqrt(k) / 3; f32 sums err by a few units of that.
+      const bound = epsilons[dtype] * Math.abs(sum) + 8 * epsilons.f32 * Math.sqrt(k);
+      worst = Math.max(worst, Math.abs(y[row * (n + padding) + column] - sum) / bound);
+    }
+    for (let column = n; column < n + padding; column++) expect(y[row * (n + padding) + column]).toBe(77);
+  }
+  expect(worst, `m ${m}, n ${n}, k ${k}, ${dtype}`).toBeLessThan(1);
+  graph.dispose();
+  for (const tensor of [a, b, c, again]) tensor.buffer.dispose();
+}
+
+it("multiplies small matrices of odd shapes", () => {
+  for (const m of [1, 3, 5, 7, 8, 9, 16])
+    for (const [n, k] of [
+      [16, 8],
+      [1, 264],
+      [272, 264],
+      [1000, 1088],
+      [33, 4160],
+    ])
+      for (const dtype of ["f32", "bf16"] as const) check({ m, n, k, padding: 8 * (m % 2) }, dtype);
+});
+
+it("multiplies weights of a model", { timeout: 60_000 }, () => {
+  check({ m: 1, n: 12_288, k: 4096 }, "bf16");
+  check({ m: 5, n: 4096, k: 4096 }, "bf16");
+  check({ m: 3, n: 4096, k: 16_384 }, "f32");
+  check({ m: 16, n: 4096, k: 16_384 }, "bf16");
+  check({ m: 7, n: 4099, k: 4160 }, "bf16");
+  check({ m: 12, n: 64_000, k: 512 }, "f32");
+});
+
+it("lets no NaN of a row into another, and none get lost", () => {
+  const [m, n, k] = [3, 48, 4096];
+  const values = new Float32Array(m * k).fill(1);
+  values[k + 17] = Number.NaN;
+  const a = uploaded(encodeValues("bf16", values), "bf16");
+  const b = uploaded(encodeValues("bf16", new Float32Array(n * k).fill(0.5)), "bf16");
+  const c = uploaded(encodeValues("f32", new Float32Array(m * n)), "f32");
+  const shape = { m, n, k, lda: k, ldb: k, ldc: n, transposeA: 0, transposeB: 1, alpha: 1, beta: 0 };
+  launch({ a, b, c, ...shape });
+  const y = decodeValues("f32", bytesOf(c));
+  expect([...y]).toEqual(
+    Array.from({ length: m * n }, (_, i) => (Math.floor(i / n) === 1 ? Number.NaN : 2048)),
+  );
+  for (const tensor of [a, b, c]) tensor.buffer.dispose();
+});
