@@ -38,8 +38,12 @@ function time(
   return { firstMs, ms: (performance.now() - start) / numRuns, hostMicroseconds };
 }
 
-function bench(device: CudaDevice, options: { H: number; G: number; label: string }): void {
-  const { H, G, label } = options;
+function bench(
+  device: CudaDevice,
+  options: { H: number; G: number; label: string; lengths?: readonly number[] },
+): void {
+  const { H, G, label, lengths } = options;
+  const numSequences = lengths?.length ?? B;
   const numRows = B * S;
   const rowStride = (H + 2 * G) * D;
   const qkv = random(device, numRows * rowStride);
@@ -52,7 +56,7 @@ function bench(device: CudaDevice, options: { H: number; G: number; label: strin
   const [q, k, v] = slices(qkv);
   const [dq, dk, dv] = slices(dqkv);
   const sizes = {
-    numSequences: B,
+    numSequences,
     queryLength: S,
     keyLength: S,
     numRows,
@@ -66,7 +70,16 @@ function bench(device: CudaDevice, options: { H: number; G: number; label: strin
     causal: 1,
     scale: 1 / Math.sqrt(D),
   };
-  const flops = (4 * B * H * S * S * D) / 2;
+  const squares = (lengths ?? [S, S]).reduce((sum, length) => sum + length ** 2, 0);
+  const flops = (4 * H * squares * D) / 2;
+  const cuSeqLens: TensorArgument = {
+    buffer: device.allocate(4 * (numSequences + 1)),
+    byteOffset: 0,
+    dtype: "i32",
+  };
+  const starts = (lengths ?? []).map((_, index, all) => all.slice(0, index + 1).reduce((a, b) => a + b, 0));
+  device.upload(cuSeqLens.buffer, 0, new Uint8Array(Int32Array.from([0, ...starts]).buffer));
+  const packing = lengths === undefined ? {} : { cuSeqLens };
   const report = (name: string, work: number, queue: () => void): void => {
     const { firstMs, ms, hostMicroseconds } = time(device, queue);
     const tflops = work / ms / 1e9;
@@ -76,12 +89,17 @@ function bench(device: CudaDevice, options: { H: number; G: number; label: strin
         `host ${hostMicroseconds.toFixed(1)} us`,
     );
   };
-  report("forward", flops, () => device.run("attentionForward", { q, k, v, o, logSumExp, ...sizes }));
-  report("backward", 2.5 * flops, () =>
-    device.run("attentionBackward", { q, k, v, o, doutput, logSumExp, dq, dk, dv, ...sizes }),
+  report("forward", flops, () =>
+    device.run("attentionForward", { q, k, v, o, logSumExp, ...packing, ...sizes }),
   );
-  for (const { buffer } of [qkv, dqkv, o, doutput, logSumExp]) buffer.dispose();
+  report("backward", 2.5 * flops, () =>
+    device.run("attentionBackward", { q, k, v, o, doutput, logSumExp, dq, dk, dv, ...packing, ...sizes }),
+  );
+  for (const { buffer } of [qkv, dqkv, o, doutput, logSumExp, cuSeqLens]) buffer.dispose();
 }
+
+/** Documents of several lengths in one row of memory, as many rows as the uniform case has. */
+const packedLengths = [4096, 2048, 1024, 512, 512];
 
 for (const deterministic of [false, true]) {
   const device = createCudaDevice({ deterministic });
@@ -89,5 +107,9 @@ for (const deterministic of [false, true]) {
   console.log(`${device.description}; B=${B} S=${S} D=${D} causal bf16`);
   bench(device, { H: 32, G: 32, label });
   bench(device, { H: 32, G: 4, label });
+  if (!deterministic) {
+    bench(device, { H: 32, G: 32, label: "packed", lengths: packedLengths });
+    bench(device, { H: 32, G: 4, label: "packed", lengths: packedLengths });
+  }
   device.dispose();
 }

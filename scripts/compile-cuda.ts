@@ -6,6 +6,7 @@ import { availableParallelism } from "node:os";
 import { exit } from "node:process";
 import { messageOf } from "../src/base/index.ts";
 import { architectureFor, compileModules, modulesOf } from "../src/device/cuda/compiler.ts";
+import "../src/device/cuda/cudnn/launch.ts";
 import { cudaKernels } from "../src/device/cuda/kernels.ts";
 import { declaredKernels } from "../src/device/cuda/launcher.ts";
 import { Nvrtc } from "../src/device/cuda/nvrtc.ts";

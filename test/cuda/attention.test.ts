@@ -10,7 +10,9 @@ import type { DeviceBuffer, TensorArgument } from "../../src/device/index.ts";
 
 interface Case {
   readonly B: number;
+  /** Rows of every sequence; of the longest where they have `lengths` of their own. */
   readonly S: number;
+  readonly lengths?: readonly number[];
   readonly H: number;
   readonly G: number;
   readonly D: number;
@@ -76,18 +78,36 @@ function download(on: CudaDevice, buffer: DeviceBuffer): Uint8Array {
   return bytes;
 }
 
+/** First row of each sequence, and the number of rows. */
+function startsOf({ B, S, lengths }: Case): number[] {
+  const starts = [0];
+  for (let b = 0; b < B; b++) starts.push(starts[b] + (lengths?.[b] ?? S));
+  return starts;
+}
+
+/** Memory that holds NaN, so that a row that is not written shows. */
+function spoilt(on: CudaDevice, byteLength: number): DeviceBuffer {
+  const buffer = on.allocate(byteLength);
+  on.upload(buffer, 0, new Uint8Array(byteLength).fill(0xff));
+  return buffer;
+}
+
 /** Rows of H query heads, G key heads and G value heads side by side, as a fused projection leaves them. */
-function run(on: CudaDevice, shape: Case) {
+function run(on: CudaDevice, shape: Case, queue: (record: () => void) => void = (record) => record()) {
   const { B, S, H, G, D, causal } = shape;
-  const numRows = B * S;
+  const starts = startsOf(shape);
+  const numRows = starts[B];
   const rowStride = (H + 2 * G) * D;
   const qkv = upload(on, noise(numRows * rowStride, 1, 2));
   const doutput = upload(on, noise(numRows * H * D, 2, 1));
   const slices = ({ buffer }: TensorArgument): readonly TensorArgument[] =>
     [0, H, H + G].map((head) => ({ buffer, byteOffset: head * D * 2, dtype: "bf16" }));
-  const o: TensorArgument = { buffer: on.allocate(numRows * H * D * 2), byteOffset: 0, dtype: "bf16" };
-  const logSumExp: TensorArgument = { buffer: on.allocate(numRows * H * 4), byteOffset: 0, dtype: "f32" };
-  const dqkv: TensorArgument = { buffer: on.allocate(numRows * rowStride * 2), byteOffset: 0, dtype: "bf16" };
+  const o: TensorArgument = { buffer: spoilt(on, numRows * H * D * 2), byteOffset: 0, dtype: "bf16" };
+  const logSumExp: TensorArgument = { buffer: spoilt(on, numRows * H * 4), byteOffset: 0, dtype: "f32" };
+  const dqkv: TensorArgument = { buffer: spoilt(on, numRows * rowStride * 2), byteOffset: 0, dtype: "bf16" };
+  const cuSeqLens: TensorArgument = { buffer: on.allocate(starts.length * 4), byteOffset: 0, dtype: "i32" };
+  on.upload(cuSeqLens.buffer, 0, new Uint8Array(Int32Array.from(starts).buffer));
+  const packing = shape.lengths === undefined ? {} : { cuSeqLens };
   const [q, k, v] = slices(qkv.tensor);
   const [dq, dk, dv] = slices(dqkv);
   const scale = 1 / Math.sqrt(D);
@@ -106,8 +126,22 @@ function run(on: CudaDevice, shape: Case) {
     causal,
     scale,
   };
-  on.run("attentionForward", { q, k, v, o, logSumExp, ...sizes });
-  on.run("attentionBackward", { q, k, v, o, doutput: doutput.tensor, logSumExp, dq, dk, dv, ...sizes });
+  queue(() => {
+    on.run("attentionForward", { q, k, v, o, logSumExp, ...packing, ...sizes });
+    on.run("attentionBackward", {
+      q,
+      k,
+      v,
+      o,
+      doutput: doutput.tensor,
+      logSumExp,
+      dq,
+      dk,
+      dv,
+      ...packing,
+      ...sizes,
+    });
+  });
   const gradientBytes = download(on, dqkv.buffer);
   const result = {
     qkv: qkv.rounded,
@@ -117,7 +151,7 @@ function run(on: CudaDevice, shape: Case) {
     dqkv: widen(gradientBytes),
     gradientBytes,
   };
-  for (const { buffer } of [qkv.tensor, doutput.tensor, o, logSumExp, dqkv]) buffer.dispose();
+  for (const { buffer } of [qkv.tensor, doutput.tensor, o, logSumExp, dqkv, cuSeqLens]) buffer.dispose();
   return result;
 }
 
@@ -145,27 +179,32 @@ function dot(
 
 function check(shape: Case, result: ReturnType<typeof run>): Record<string, number> {
   const { B, S, H, G, D, causal } = shape;
+  const starts = startsOf(shape);
+  const numRows = starts[B];
+  const lengthOf = (b: number): number => starts[b + 1] - starts[b];
   const { qkv, doutput, o, dqkv, logSumExp } = result;
   const rowStride = (H + 2 * G) * D;
   const scale = 1 / Math.sqrt(D);
   const group = H / G;
   const worst = { o: 0, logSumExp: 0, dq: 0, dk: 0, dv: 0 };
-  const samples = [0, 1, 63, 64, 65, 127, S >> 1, S - 2, S - 1];
-  samples.forEach((t, sample) => {
+  const samples = [0, 1, 63, 64, 65, 127, S >> 1, S - 2, S - 1].flatMap((position, sample) => {
     const b = sample % B;
+    return lengthOf(b) === 0 ? [] : [{ b, position: position % lengthOf(b) }];
+  });
+  samples.forEach(({ b, position: t }, sample) => {
     const h = (sample * 7) % H;
     const g = Math.floor(h / group);
-    const row = b * S + t;
+    const row = starts[b] + t;
     const qAt = row * rowStride + h * D;
-    const numKeys = causal === 1 ? t + 1 : S;
+    const numKeys = causal === 1 ? t + 1 : lengthOf(b);
     const score = new Float64Array(numKeys);
-    const kAt = (s: number): number => (b * S + s) * rowStride + (H + g) * D;
-    const vAt = (s: number): number => (b * S + s) * rowStride + (H + G + g) * D;
+    const kAt = (s: number): number => (starts[b] + s) * rowStride + (H + g) * D;
+    const vAt = (s: number): number => (starts[b] + s) * rowStride + (H + G + g) * D;
     for (let s = 0; s < numKeys; s++) score[s] = scale * dot(qkv, qAt, qkv, { start: kAt(s), D });
     const maximum = score.reduce((a, c) => Math.max(a, c), -Infinity);
     const sum = score.reduce((a, c) => a + Math.exp(c - maximum), 0);
     const expected = maximum + Math.log(sum);
-    worst.logSumExp = Math.max(worst.logSumExp, Math.abs(logSumExp[h * B * S + row] - expected));
+    worst.logSumExp = Math.max(worst.logSumExp, Math.abs(logSumExp[h * numRows + row] - expected));
     const output = new Float64Array(D);
     const dq = new Float64Array(D);
     const oAt = row * H * D + h * D;
@@ -181,19 +220,18 @@ function check(shape: Case, result: ReturnType<typeof run>): Record<string, numb
     worst.o = Math.max(worst.o, distance(o.subarray(oAt, oAt + D), output));
     worst.dq = Math.max(worst.dq, distance(dqkv.subarray(qAt, qAt + D), dq));
   });
-  samples.forEach((s, sample) => {
-    const b = sample % B;
+  samples.forEach(({ b, position: s }, sample) => {
     const g = (sample * 3) % G;
-    const kAt = (b * S + s) * rowStride + (H + g) * D;
+    const kAt = (starts[b] + s) * rowStride + (H + g) * D;
     const vAt = kAt + G * D;
     const dk = new Float64Array(D);
     const dv = new Float64Array(D);
     for (let h = g * group; h < (g + 1) * group; h++) {
-      for (let t = causal === 1 ? s : 0; t < S; t++) {
-        const row = b * S + t;
+      for (let t = causal === 1 ? s : 0; t < lengthOf(b); t++) {
+        const row = starts[b] + t;
         const qAt = row * rowStride + h * D;
         const oAt = (row * H + h) * D;
-        const p = Math.exp(scale * dot(qkv, qAt, qkv, { start: kAt, D }) - logSumExp[h * B * S + row]);
+        const p = Math.exp(scale * dot(qkv, qAt, qkv, { start: kAt, D }) - logSumExp[h * numRows + row]);
         const rowSum = dot(doutput, oAt, o, { start: oAt, D });
         const ds = p * (dot(doutput, oAt, qkv, { start: vAt, D }) - rowSum) * scale;
         for (let d = 0; d < D; d++) {
@@ -220,14 +258,42 @@ const cases: readonly Case[] = [
 /** Rounding of p, ds and the results to bf16: about 2^-9 each, relative to the row's length. */
 const tolerance = 0.01;
 
+const packedCases: readonly Case[] = [
+  { B: 6, S: 1000, lengths: [300, 1, 1000, 64, 700, 0], H: 4, G: 2, D: 128, causal: 1 },
+  { B: 4, S: 512, lengths: [130, 257, 512, 5], H: 4, G: 4, D: 64, causal: 1 },
+  { B: 3, S: 700, lengths: [700, 129, 40], H: 4, G: 2, D: 64, causal: 0 },
+  { B: 5, S: 4096, lengths: [4096, 1500, 37, 2559, 0], H: 32, G: 4, D: 128, causal: 1 },
+];
+
 describe("attention through cuDNN", () => {
-  for (const shape of cases) {
+  for (const shape of [...cases, ...packedCases]) {
     it(`agrees with float64: ${JSON.stringify(shape)}`, { timeout: 30_000 }, () => {
-      const worst = check(shape, run(device, shape));
+      const result = run(device, shape);
+      const worst = check(shape, result);
+      for (const values of [result.o, result.logSumExp, result.dqkv])
+        expect(values.findIndex((value) => !Number.isFinite(value))).toBe(-1);
       expect(worst["logSumExp"]).toBeLessThan(2e-4);
       for (const name of ["o", "dq", "dk", "dv"]) expect(worst[name], name).toBeLessThan(tolerance);
     });
   }
+
+  it("gives the same in a graph, also where the plan is made during the capture", { timeout: 30_000 }, () => {
+    const shape: Case = { B: 2, S: 640, H: 4, G: 2, D: 128, causal: 1 };
+    const packed: Case = { B: 2, S: 640, lengths: [640, 77], H: 4, G: 2, D: 128, causal: 1 };
+    for (const each of [shape, packed]) {
+      const replayed = run(deterministic, each, (record) => {
+        const graph = deterministic.capture(record);
+        graph.replay();
+        graph.replay();
+        deterministic.synchronize();
+        graph.dispose();
+      });
+      const eager = run(deterministic, each);
+      expect(Buffer.compare(replayed.gradientBytes, eager.gradientBytes)).toBe(0);
+      const worst = check(each, replayed);
+      for (const name of ["o", "dq", "dk", "dv"]) expect(worst[name], name).toBeLessThan(tolerance);
+    }
+  });
 
   it("is bit-identical from run to run on a deterministic device", { timeout: 30_000 }, () => {
     const shape: Case = { B: 2, S: 1000, H: 4, G: 2, D: 128, causal: 1 };

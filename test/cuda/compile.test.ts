@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { expect, it } from "vitest";
 import { messageOf } from "../../src/base/index.ts";
 import { architectureFor, compileModule, compileModules, modulesOf } from "../../src/device/cuda/compiler.ts";
+import "../../src/device/cuda/cudnn/launch.ts";
 import "../../src/device/cuda/kernels.ts";
 import { declaredKernels } from "../../src/device/cuda/launcher.ts";
 import { Nvrtc } from "../../src/device/cuda/nvrtc.ts";

@@ -1,13 +1,30 @@
 /**
- * The attention operators through cuDNN, where it has them: bf16, sequences of one length, as many query as key rows. Keeps the
+ * The attention operators through cuDNN, where it has them: bf16, as many query as key rows, sequences of one length or packed. Keeps the
  * plans, by shape. Says no to everything else, which our own kernels then do.
  * NAUTILUS_ATTENTION=own never asks cuDNN; NAUTILUS_ATTENTION=cudnn insists: what cuDNN cannot do is then an error.
  */
 import { ConfigError, invariant, messageOf, note, UnsupportedOpError } from "../../../base/index.ts";
 import type { OpArguments, TensorArgument } from "../../contract.ts";
-import { addressOf, type CudaKernels, type LaunchContext } from "../launcher.ts";
+import {
+  address,
+  addressOf,
+  i32,
+  i64,
+  kernel,
+  pointer,
+  type CudaKernels,
+  type LaunchContext,
+} from "../launcher.ts";
 import type { CudaSession } from "../session.ts";
-import { planBackward, planForward, type AttentionPlan, type AttentionShape } from "./attention.ts";
+import {
+  backwardScratch,
+  layoutTensors,
+  needsLengths,
+  planBackward,
+  planForward,
+  type AttentionPlan,
+  type AttentionShape,
+} from "./attention.ts";
 import { tensorAlignmentBytes } from "./graph.ts";
 import { Cudnn } from "./library.ts";
 
@@ -25,6 +42,14 @@ const mostWorkspaceBytes = 4 * 2 ** 30;
 const mostPlans = 64;
 const workspaceAlignment = 256;
 
+/** The first version whose engines take packed sequences with 64-bit starts and the layouts used here. */
+const oldestPackedVersion = 91_000;
+const hopper = 90;
+/** Packed heads whose size is no multiple are refused: a known fault of the library. */
+const packedHeadDimMultiple = 16;
+
+const sequenceLayout = kernel({ file: "attention_layout.cu", entry: "sequence_layout" });
+
 const aligned = (bytes: number): number => Math.ceil(bytes / workspaceAlignment) * workspaceAlignment;
 
 /** The policy that NAUTILUS_ATTENTION names. Throws ConfigError. */
@@ -38,18 +63,48 @@ export function attentionPolicy(environment: Readonly<Record<string, string | un
 function shapeOf(args: Forward | Backward, leastLength: number): AttentionShape | undefined {
   const { numSequences: B, queryLength: S, keyLength, numHeads: H, numKvHeads: G, headDim: D } = args;
   const strides = [args.qRowStride, args.kRowStride, args.vRowStride, args.oRowStride];
+  const isPacked = args.cuSeqLens !== undefined;
   const isCovered =
-    args.cuSeqLens === undefined &&
     S === keyLength &&
     S >= leastLength &&
     B > 0 &&
-    B * S === args.numRows &&
+    (isPacked ? D % packedHeadDimMultiple === 0 : B * S === args.numRows) &&
     D <= largestHeadDim &&
     [D, ...strides].every((value) => value % strideMultiple === 0);
   if (!isCovered) return undefined;
   const { qRowStride, kRowStride, vRowStride, oRowStride, numRows, scale } = args;
   const rest = { qRowStride, kRowStride, vRowStride, oRowStride, numRows, scale };
-  return { B, S, H, G, D, ...rest, isCausal: args.causal === 1 };
+  return { B, S, H, G, D, ...rest, isCausal: args.causal === 1, isPacked };
+}
+
+interface FoundPlan extends AttentionPlan {
+  readonly library: Cudnn;
+}
+
+/** Lengths i32 (B), then starts i64 (5, B + 1). */
+function layoutBytesOf({ B }: AttentionShape): number {
+  return aligned(B * 4) + aligned(5 * (B + 1) * 8);
+}
+
+/** Queues the kernel that writes lengths and starts at `memory`; their addresses in the order of `layoutTensors`. */
+function queueLayout(
+  context: LaunchContext,
+  memory: number,
+  options: { shape: AttentionShape; cuSeqLens: TensorArgument | undefined },
+): readonly number[] {
+  const { shape, cuSeqLens } = options;
+  const { B, S, qRowStride, kRowStride, vRowStride, oRowStride, isPacked } = shape;
+  const starts = memory + aligned(B * 4);
+  context.launch(sequenceLayout, { grid: Math.ceil((B + 1) / 256), block: 256 }, [
+    pointer(cuSeqLens),
+    address(memory),
+    address(starts),
+    ...[qRowStride, kRowStride, vRowStride, oRowStride].map(i64),
+    i32(B),
+    i32(S),
+  ]);
+  const numStarts = isPacked ? layoutTensors.length - 2 : 0;
+  return [memory, memory, ...Array.from({ length: numStarts }, (_, index) => starts + index * (B + 1) * 8)];
 }
 
 const isBf16 = (tensors: readonly TensorArgument[]): boolean =>
@@ -60,6 +115,9 @@ export class CudnnAttention {
   readonly #policy: AttentionPolicy;
   /** Undefined before the first use, null where there is no cuDNN. */
   #library: Cudnn | null | undefined;
+  /** Keys of plans that graphs were captured with, and such plans that are out of use: a graph may need a plan's kernels. */
+  readonly #captured = new Set<string>();
+  readonly #retired: AttentionPlan[] = [];
   /** Least recently used first; null marks a shape that cuDNN refused. */
   readonly #plans = new Map<string, AttentionPlan | null>();
 
@@ -95,10 +153,15 @@ export class CudnnAttention {
     if (!areAligned(addresses.slice(0, 4))) return false;
     const hasLogSumExp = logSumExp !== undefined;
     const key = `forward ${Object.values(shape).join(" ")} ${hasLogSumExp}`;
-    const found = this.#plan(key, (library) => planForward(library, shape, hasLogSumExp));
+    const found = this.#plan(context, { key, shape }, (library) => planForward(library, shape, hasLogSumExp));
     if (found === undefined) return false;
-    const { workspaceBytes } = found.plan;
-    found.plan.run(found.ids, addresses, workspaceBytes === 0 ? 0 : context.workspace(workspaceBytes));
+    const layoutBytes = shape.isPacked ? layoutBytesOf(shape) : 0;
+    const totalBytes = layoutBytes + found.plan.workspaceBytes;
+    if (totalBytes > mostWorkspaceBytes) return false;
+    const workspace = totalBytes === 0 ? 0 : context.workspace(totalBytes);
+    if (shape.isPacked)
+      addresses.push(...queueLayout(context, workspace, { shape, cuSeqLens: args.cuSeqLens }));
+    found.plan.run(found.ids, addresses, workspace + layoutBytes);
     return true;
   }
 
@@ -111,28 +174,35 @@ export class CudnnAttention {
     if (!areAligned(addresses.filter((_, index) => index !== 5))) return false;
     const { isDeterministic } = context;
     const key = `backward ${Object.values(shape).join(" ")} ${isDeterministic}`;
-    const found = this.#plan(key, (library) => planBackward(library, shape, isDeterministic));
+    const found = this.#plan(context, { key, shape }, (library) =>
+      planBackward(library, shape, isDeterministic),
+    );
     if (found === undefined) return false;
-    const { B, S, H, D } = shape;
-    const rowSumBytes = aligned(B * H * S * 4);
-    const dqSumBytes = isDeterministic ? 0 : aligned(B * H * S * D * 4);
-    const totalBytes = rowSumBytes + dqSumBytes + found.plan.workspaceBytes;
+    const { library } = found;
+    const hasLengths = needsLengths(library, shape);
+    const { rowSumBytes, dqSumBytes, perHeadBytes } = backwardScratch(shape, isDeterministic);
+    const dkBytes = (perHeadBytes * shape.kRowStride) / (shape.kRowStride + shape.vRowStride);
+    const parts = [rowSumBytes, dqSumBytes, dkBytes, perHeadBytes - dkBytes];
+    const layoutBytes = hasLengths ? layoutBytesOf(shape) : 0;
+    const scratchBytes = parts.reduce((sum, bytes) => sum + aligned(bytes), 0);
+    const totalBytes = scratchBytes + layoutBytes + found.plan.workspaceBytes;
     if (totalBytes > mostWorkspaceBytes) return false;
-    const workspace = context.workspace(totalBytes);
-    addresses.push(workspace);
-    if (!isDeterministic) {
-      addresses.push(workspace + rowSumBytes);
-      // Before 9.6 the library leaves clearing to its caller.
-      if (this.#library !== null && this.#library !== undefined && this.#library.version < 90_600)
-        context.memset(workspace + rowSumBytes, 0, dqSumBytes);
+    let next = context.workspace(totalBytes);
+    for (const [index, bytes] of parts.entries()) {
+      if (bytes === 0) continue;
+      addresses.push(next);
+      // Before 9.6 the library leaves clearing dqSum to its caller.
+      if (index === 1 && library.version < 90_600) context.memset(next, 0, bytes);
+      next += aligned(bytes);
     }
-    found.plan.run(found.ids, addresses, workspace + rowSumBytes + dqSumBytes);
+    if (hasLengths) addresses.push(...queueLayout(context, next, { shape, cuSeqLens: args.cuSeqLens }));
+    found.plan.run(found.ids, addresses, next + layoutBytes);
     return true;
   }
 
   /** Never throws. */
   dispose(): void {
-    for (const found of this.#plans.values()) found?.plan.dispose();
+    for (const found of [...this.#plans.values(), ...this.#retired.splice(0)]) found?.plan.dispose();
     this.#plans.clear();
     this.#library?.dispose();
     this.#library = null;
@@ -150,24 +220,33 @@ export class CudnnAttention {
     });
   }
 
-  #plan(key: string, make: (library: Cudnn) => AttentionPlan): AttentionPlan | undefined {
-    const known = this.#plans.get(key);
-    if (known !== undefined) {
-      this.#plans.delete(key);
-      this.#plans.set(key, known);
-      return known ?? undefined;
-    }
+  #plan(
+    context: LaunchContext,
+    { key, shape }: { key: string; shape: AttentionShape },
+    make: (library: Cudnn) => AttentionPlan,
+  ): FoundPlan | undefined {
     const library = this.#open();
     if (library === null) return undefined;
-    const made = this.#make(library, make);
-    if (this.#plans.size >= mostPlans) {
-      const [oldest] = this.#plans.keys();
-      invariant(oldest !== undefined, "a full cache without entries");
-      this.#plans.get(oldest)?.plan.dispose();
-      this.#plans.delete(oldest);
-    }
-    this.#plans.set(key, made);
-    return made ?? undefined;
+    if (shape.isPacked && (context.computeCapability < hopper || library.version < oldestPackedVersion))
+      return undefined;
+    let found = this.#plans.get(key);
+    if (found === undefined) {
+      found = this.#make(library, make);
+      if (this.#plans.size >= mostPlans) this.#forgetOldest();
+    } else this.#plans.delete(key);
+    this.#plans.set(key, found);
+    if (context.isCapturing) this.#captured.add(key);
+    return found === null ? undefined : { ...found, library };
+  }
+
+  #forgetOldest(): void {
+    const [oldest] = this.#plans.keys();
+    invariant(oldest !== undefined, "a full cache without entries");
+    const found = this.#plans.get(oldest) ?? null;
+    if (found !== null && this.#captured.has(oldest)) this.#retired.push(found);
+    else found?.plan.dispose();
+    this.#plans.delete(oldest);
+    this.#captured.delete(oldest);
   }
 
   #make(library: Cudnn, make: (library: Cudnn) => AttentionPlan): AttentionPlan | null {
