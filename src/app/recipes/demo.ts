@@ -11,20 +11,21 @@ const batchSequences = 8;
 export interface DemoSize {
   run: string;
   totalTokens: number;
+  precision: "f32" | "bf16";
 }
 
 /** Warm-up over 3 % of the tokens, cosine to a tenth over 95 %, as the card; rates as small models like them. */
-export function demoRecipe({ run, totalTokens }: DemoSize): RecipeInput {
+export function demoRecipe({ run, totalTokens, precision }: DemoSize): RecipeInput {
   const batchTokens = batchSequences * sequenceLength;
   return {
     run,
     model: {
       preset: "nemotron-tiny",
-      width: 256,
-      ffnWidth: 1024,
+      width: 192,
+      ffnWidth: 768,
       numLayers: 4,
-      numHeads: 4,
-      numKvHeads: 4,
+      numHeads: 3,
+      numKvHeads: 3,
       headDim: 64,
     },
     tokenizer: { vocabSize: 2048, sampleBytes: 4_000_000 },
@@ -45,7 +46,7 @@ export function demoRecipe({ run, totalTokens }: DemoSize): RecipeInput {
     totalTokens: Math.max(batchTokens, Math.round(totalTokens / batchTokens) * batchTokens),
     batchTokens,
     microBatchSequences: batchSequences,
-    precision: "f32",
+    precision,
     optim: { lr: 3e-3, minLr: 3e-4, warmupTokens: Math.round(totalTokens * 0.03) },
     evaluation: { everySteps: 0, maxTokens: 60_000 },
     checkpoint: { everySteps: 0, keep: 1 },
