@@ -48,7 +48,7 @@ export function verifyChecksums(folder: string): void {
       `expected ${name} in ${folder} with sha256 ${expected.slice(0, 12)}…, got ${got === undefined ? "no such file" : `${got.slice(0, 12)}…`}`,
       {
         hint: "the file was damaged; remove this checkpoint to go on from the one before",
-        fields: { folder, name },
+        fields: { folder, name, reason: "checksum" },
       },
     );
   }

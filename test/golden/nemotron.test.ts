@@ -77,7 +77,7 @@ function withModel(
 // The fixtures are float32: what remains is the rounding of two float32 computations.
 const tolerance = 2e-5;
 
-describe.each(["reference", "cuda"] as const)("Nemotron on %s against transformers", (kind) => {
+describe.each(["reference", "cpu", "cuda"] as const)("Nemotron on %s against transformers", (kind) => {
   it("gives its logits", async (test) => {
     using device = await openOrSkip(kind, test);
     withModel(device, (context, decoder, source) => {

@@ -86,7 +86,7 @@ async function withRunner(
   expect(device.memory().liveBytes).toBe(liveBytes);
 }
 
-describe.each(["reference"] as const)("generation on %s", (kind) => {
+describe.each(["reference", "cpu"] as const)("generation on %s", (kind) => {
   it.each([64, 2])("equals the uncached forward pass, prompts in pieces of %d", async (maxPromptRows) => {
     await withRunner(kind, maxPromptRows, async (runner, context, decoder) => {
       const expected = uncached(context, decoder, promptA, 12);

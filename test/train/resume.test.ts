@@ -91,7 +91,7 @@ async function train(
   return [...decoder.parameters].map((parameter) => parameter.toBytes());
 }
 
-describe.each(["reference"] as const)("resuming on %s", (kind) => {
+describe.each(["reference", "cpu"] as const)("resuming on %s", (kind) => {
   it.each(variants)("is bit-exact: $name", async (variant) => {
     using device = await openDevice({ kind, threads: 2 });
     const liveBytes = device.memory().liveBytes;

@@ -1,6 +1,6 @@
 /** Runs a recipe from text to trained model: preparation, estimate, resume, the loop, and what is shown of it. */
 import { basename, join } from "node:path";
-import { ConfigError, messageOf, note, warn } from "../../base/index.ts";
+import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
 import { checkDecoderConfig, Decoder, nemotronPreset } from "../../models/index.ts";
@@ -179,13 +179,20 @@ function start(
   context: Context,
   { recipe, decoder, optimizer }: { recipe: Recipe; decoder: Decoder; optimizer: AdamW },
 ): RunState {
-  for (const { path } of listCheckpoints(recipe.run).toReversed()) {
+  const found = listCheckpoints(recipe.run).toReversed();
+  for (const [index, { path }] of found.entries()) {
     try {
       const state = loadCheckpoint(context, path, { decoder, optimizer });
       note(`going on from ${path}`);
       return state;
     } catch (error) {
-      if (!messageOf(error).includes("sha256")) throw error;
+      // A damaged checkpoint is no reason to lose the run, nor to begin it anew.
+      if (
+        !(error instanceof CheckpointError) ||
+        error.fields["reason"] !== "checksum" ||
+        index === found.length - 1
+      )
+        throw error;
       warn(`${messageOf(error)}; trying the checkpoint before it`);
     }
   }
