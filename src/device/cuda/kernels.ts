@@ -5,9 +5,32 @@
 import type { Dtype } from "../../base/index.ts";
 import type { OpName } from "../ops.ts";
 import type { CudaKernels } from "./launcher.ts";
+import { activationKernels } from "./launch/activation.ts";
+import { attentionKernels } from "./launch/attention.ts";
+import { elementwiseKernels } from "./launch/elementwise.ts";
+import { embeddingKernels } from "./launch/embedding.ts";
+import { lossKernels } from "./launch/loss.ts";
+import { normKernels } from "./launch/norm.ts";
+import { optimizerKernels } from "./launch/optimizer.ts";
+import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
+import { reduceKernels } from "./launch/reduce.ts";
+import { rotaryKernels } from "./launch/rotary.ts";
+import { samplingKernels } from "./launch/sampling.ts";
 import { supportsMatmul } from "./matmul.ts";
 
-export const cudaKernels: CudaKernels = {};
+export const cudaKernels: CudaKernels = {
+  ...elementwiseKernels,
+  ...reduceKernels,
+  ...embeddingKernels,
+  ...normKernels,
+  ...rotaryKernels,
+  ...attentionKernels,
+  ...pagedAttentionKernels,
+  ...activationKernels,
+  ...lossKernels,
+  ...samplingKernels,
+  ...optimizerKernels,
+};
 
 type DtypeRule = (dtypes: Readonly<Partial<Record<string, Dtype>>>) => boolean;
 

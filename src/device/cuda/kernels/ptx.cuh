@@ -1,13 +1,128 @@
-// Instructions that C++ does not reach, and the block's dynamic shared memory: bulk copies, their barriers, and tensor-core products.
-// Knows nothing of operators. Source: PTX ISA 8 (mbarrier, cp.async.bulk, bar, mma).
+// Every instruction that C++ does not reach, and the block's dynamic shared memory: conversions, cache-aware accesses,
+// asynchronous and bulk copies with their barriers, and tensor-core products. Nothing else in this folder holds assembly, so that
+// another implementation of this one file (test/cuda/emulator) runs all kernels on a CPU. Knows nothing of operators.
+// Source: PTX ISA 8 (cvt, ld, st, cp.async, cp.async.bulk, mbarrier, ldmatrix, mma, griddepcontrol).
 #pragma once
 
 extern __shared__ uint4 dynamic_shared[];
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  uint32_t address;
+// ---- conversions, to nearest even ----
+
+__device__ __forceinline__ uint16_t bf16_bits(float x) {
+  uint16_t y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+// Both halves in one instruction; `low` is the first in memory.
+__device__ __forceinline__ uint32_t bf16x2_bits(float low, float high) {
+  uint32_t y;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+  return y;
+}
+__device__ __forceinline__ uint16_t f16_bits(float x) {
+  uint16_t y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float f16_value(uint16_t bits) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+  return y;
+}
+
+// ---- arithmetic ----
+
+// fmaxf drops NaN; a NaN among the inputs must reach the result.
+__device__ __forceinline__ float max_nan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+// 2^x with a relative error below 2^-22; subnormal results are zero.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// ---- memory ----
+
+// For data that is read once: leaves the first-level cache to others.
+__device__ __forceinline__ uint4 load_16_streaming(const void* address) {
+  uint4 raw;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "l"(address));
+  return raw;
+}
+__device__ __forceinline__ uint2 load_8_streaming(const void* address) {
+  uint2 raw;
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(raw.x), "=r"(raw.y) : "l"(address));
+  return raw;
+}
+// For data that is not read again soon.
+__device__ __forceinline__ void store_16_streaming(void* address, uint4 raw) {
+  asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(raw.x), "r"(raw.y), "r"(raw.z), "r"(raw.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_8_streaming(void* address, uint2 raw) {
+  asm volatile("st.global.cs.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(raw.x), "r"(raw.y) : "memory");
+}
+// Brings a line into the second-level cache, which is coherent: safe also for memory that is still being written.
+__device__ __forceinline__ void prefetch_l2(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
+// An address in shared memory, in bytes.
+using SharedAddress = uint32_t;
+__device__ __forceinline__ SharedAddress shared_address(const void* pointer) {
+  SharedAddress address;
   asm("{ .reg .u64 t; cvta.to.shared.u64 t, %1; cvt.u32.u64 %0, t; }" : "=r"(address) : "l"(pointer));
   return address;
+}
+// The same value, of which the compiler knows nothing: keeps what is derived from it inside the loop that uses it.
+__device__ __forceinline__ SharedAddress opaque(SharedAddress address) {
+  asm volatile("" : "+r"(address));
+  return address;
+}
+
+// Starts a copy of 16 bytes from global to shared memory; writes zeros where `is_valid` is false.
+__device__ __forceinline__ void copy_16_async(SharedAddress target, const void* source, bool is_valid) {
+  const int source_bytes = is_valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source),
+               "r"(source_bytes)
+               : "memory");
+}
+// Closes the group of copies that this thread has started.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most `pending` of this thread's groups are under way. Others see the data after a barrier.
+template <int pending>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// ---- tensor cores ----
+// Fragments of m16n8k16, lane = 4 g + t: a[0] holds (row g, columns 2t, 2t + 1), a[1] row g + 8, a[2] and a[3] the same rows eight
+// columns on; b[0] holds (rows 2t, 2t + 1, column g), b[1] eight rows on; d[0], d[1] hold (row g, columns 2t, 2t + 1), d[2], d[3] row g + 8.
+
+__device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i mod 8 of matrix i / 8.
+__device__ __forceinline__ void load_matrices(uint32_t (&y)[4], SharedAddress row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(y[0]), "=r"(y[1]), "=r"(y[2]), "=r"(y[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&y)[4], SharedAddress row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(y[0]), "=r"(y[1]), "=r"(y[2]), "=r"(y[3])
+               : "r"(row)
+               : "memory");
 }
 
 // ---- barriers ----
@@ -62,13 +177,22 @@ __device__ __forceinline__ void prefetch_bulk_l2(const void* address, uint32_t b
 
 #endif
 
-// ---- tensor cores ----
-// Fragments of m16n8k16, lane = 4 g + t: a[0] holds (row g, columns 2t, 2t + 1), a[1] row g + 8, a[2] and a[3] the same rows eight
-// columns on; b0 holds (rows 2t, 2t + 1, column g), b1 eight rows on; d[0], d[1] hold (row g, columns 2t, 2t + 1), d[2], d[3] row g + 8.
+// ---- programmatic dependent launch (LaunchShape.overlapsPrevious) ----
 
-__device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+// Waits until everything that the previous kernel wrote is visible.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the next kernel of the stream start its prologue.
+__device__ __forceinline__ void allow_next_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+// The first line of a kernel that is launched so: lets its successor come in, then waits for its predecessor.
+__device__ __forceinline__ void begin_after_previous() {
+  allow_next_kernel();
+  wait_for_previous_kernel();
 }

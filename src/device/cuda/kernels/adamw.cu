@@ -1,0 +1,113 @@
+// AdamW over flat memory of any length (64-bit indices). Every operand is f32 or bf16 by a run-time flag; a thread has two quads of
+// each under way, and rounding is to nearest or, for bf16 states, stochastic from one Philox block per element.
+// Source: Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
+#include "philox.cuh"
+
+struct Adamw {
+  void* param;
+  float* master;
+  const void* grad;
+  void* m;
+  void* v;
+  const float* coefficient;
+  int64_t num_elements;
+  int64_t seed;
+  int64_t counter;
+  // 1: param is bf16; 2: grad; 4: m; 8: v.
+  int flags;
+  float learning_rate;
+  float beta1;
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  // 1 / (1 - beta^step)
+  float correction1;
+  float correction2;
+  float eps;
+  float weight_decay;
+};
+
+constexpr int threads = 256;
+constexpr int quads_per_thread = 2;
+// launch/optimizer.ts counts its blocks by this.
+constexpr int64_t quads_per_block = threads * quads_per_thread;
+
+__device__ __forceinline__ void update(const Adamw& args, float g, float& w, float& m, float& v) {
+  m = args.beta1 * m + args.one_minus_beta1 * g;
+  v = args.beta2 * v + args.one_minus_beta2 * g * g;
+  const float m_hat = m * args.correction1, v_hat = v * args.correction2;
+  w = w - args.learning_rate * (m_hat / (sqrtf(v_hat) + args.eps) + args.weight_decay * w);
+}
+
+// The f32 whose rounding to bf16 is that of x, away from zero with the probability of what lies beyond the kept bits.
+__device__ __forceinline__ float stochastic(float x, uint32_t random_bits) {
+  if (!isfinite(x)) return x;
+  return __uint_as_float((__float_as_uint(x) + (random_bits & 0xffffu)) & 0xffff0000u);
+}
+
+template <bool is_stochastic>
+__device__ __forceinline__ void round_states(const Adamw& args, int64_t index, float& w, float& m, float& v) {
+  if constexpr (is_stochastic) {
+    const uint4 words = philox(args.seed, args.counter + index);
+    if (args.master == nullptr && (args.flags & 1)) w = stochastic(w, words.x);
+    if (args.flags & 4) m = stochastic(m, words.y);
+    if (args.flags & 8) v = stochastic(v, words.z);
+  }
+}
+
+template <bool is_stochastic>
+__device__ __forceinline__ void step(const Adamw& args) {
+  const float coefficient = args.coefficient[0];
+  if (!isfinite(coefficient)) return;
+  const bool param_bf16 = args.flags & 1, grad_bf16 = args.flags & 2, m_bf16 = args.flags & 4, v_bf16 = args.flags & 8;
+  // What the weight is read from.
+  const void* weight = args.master == nullptr ? args.param : args.master;
+  const bool weight_bf16 = args.master == nullptr && param_bf16;
+  const bool is_aligned = is_quad_aligned(args.param, param_bf16) && is_quad_aligned(args.master, false) &&
+                          is_quad_aligned(args.grad, grad_bf16) && is_quad_aligned(args.m, m_bf16) &&
+                          is_quad_aligned(args.v, v_bf16);
+  const int64_t num_quads = is_aligned ? args.num_elements / 4 : 0;
+  const int64_t first = blockIdx.x * quads_per_block + threadIdx.x;
+  Quad raw_g[quads_per_thread], raw_w[quads_per_thread], raw_m[quads_per_thread], raw_v[quads_per_thread];
+#pragma unroll
+  for (int i = 0; i < quads_per_thread; i++) {
+    const int64_t quad = first + i * threads;
+    if (quad >= num_quads) continue;
+    raw_g[i] = load_quad(args.grad, grad_bf16, quad);
+    raw_w[i] = load_quad(weight, weight_bf16, quad);
+    raw_m[i] = load_quad(args.m, m_bf16, quad);
+    raw_v[i] = load_quad(args.v, v_bf16, quad);
+  }
+#pragma unroll
+  for (int i = 0; i < quads_per_thread; i++) {
+    const int64_t quad = first + i * threads;
+    if (quad >= num_quads) continue;
+    float g[4], w[4], m[4], v[4];
+    decode_quad(raw_g[i], grad_bf16, g);
+    decode_quad(raw_w[i], weight_bf16, w);
+    decode_quad(raw_m[i], m_bf16, m);
+    decode_quad(raw_v[i], v_bf16, v);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      update(args, g[j] * coefficient, w[j], m[j], v[j]);
+      round_states<is_stochastic>(args, quad * 4 + j, w[j], m[j], v[j]);
+    }
+    store_quad(args.m, m_bf16, quad, m);
+    store_quad(args.v, v_bf16, quad, v);
+    if (args.master != nullptr) store_quad(args.master, false, quad, w);
+    store_quad(args.param, param_bf16, quad, w);
+  }
+  for (int64_t i = num_quads * 4 + int64_t(blockIdx.x) * threads + threadIdx.x; i < args.num_elements;
+       i += int64_t(gridDim.x) * threads) {
+    float w = load_any(weight, weight_bf16, i), m = load_any(args.m, m_bf16, i), v = load_any(args.v, v_bf16, i);
+    update(args, load_any(args.grad, grad_bf16, i) * coefficient, w, m, v);
+    round_states<is_stochastic>(args, i, w, m, v);
+    store_any(args.m, m_bf16, i, m);
+    store_any(args.v, v_bf16, i, v);
+    if (args.master != nullptr) args.master[i] = w;
+    store_any(args.param, param_bf16, i, w);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(threads) adamw_nearest(Adamw args) { step<false>(args); }
+extern "C" __global__ void __launch_bounds__(threads) adamw_stochastic(Adamw args) { step<true>(args); }

@@ -1,0 +1,115 @@
+// Cross-entropy per row with the gradient written over the logits. One block per row: a first pass keeps a running maximum and the
+// sum of exponentials below it (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), a second one turns the
+// row into its gradient, from the end backwards, because the end is what the second-level cache still holds. T is the logits' type.
+
+constexpr int threads = 1024;
+constexpr int packs_per_step = 4;
+constexpr int count = Pack<T>::count;
+
+// e^(x - high) summed as sum * e^high.
+struct Sum {
+  float high;
+  float sum;
+};
+
+// -inf minus -inf must give a weight of 1 for an empty sum, not NaN.
+__device__ __forceinline__ float weight_of(float x, float high) { return high == -infinity ? 0.0f : exp_for<T>(x - high); }
+
+__device__ __forceinline__ Sum merge(Sum a, Sum b) {
+  const float high = max_nan(a.high, b.high);
+  return {high, a.sum * weight_of(a.high, high) + b.sum * weight_of(b.high, high)};
+}
+
+__device__ __forceinline__ Sum block_merge(Sum own, Sum (&scratch)[32]) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1)
+    own = merge(own, {__shfl_xor_sync(full_mask, own.high, offset), __shfl_xor_sync(full_mask, own.sum, offset)});
+  if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = own;
+  __syncthreads();
+  own = (threadIdx.x & 31) < (blockDim.x >> 5) ? scratch[threadIdx.x & 31] : Sum{-infinity, 0.0f};
+#pragma unroll
+  for (int offset = 16; offset > 0; offset >>= 1)
+    own = merge(own, {__shfl_xor_sync(full_mask, own.high, offset), __shfl_xor_sync(full_mask, own.sum, offset)});
+  return own;
+}
+
+extern "C" __global__ void __launch_bounds__(threads)
+    cross_entropy(T* logits, const int32_t* targets, float* losses, int64_t vocab_size, int ignore_index,
+                  int write_gradient, float gradient_scale) {
+  __shared__ Sum scratch[32];
+  T* row = logits + blockIdx.x * vocab_size;
+  const int target = targets[blockIdx.x];
+  const bool is_ignored = target == ignore_index;
+  const int64_t misaligned = static_cast<int64_t>((reinterpret_cast<uint64_t>(row) & 15u) / sizeof(T));
+  const int64_t head = misaligned == 0 ? 0 : smaller<int64_t>(vocab_size, count - misaligned);
+  const int64_t num_packs = (vocab_size - head) / count;
+  T* body = row + head;
+  const int64_t tail = head + num_packs * count;
+  // Elements outside of whole packs: fewer than two packs, one thread each.
+  const int64_t num_singles = head + (vocab_size - tail);
+  const int64_t single = threadIdx.x < head ? threadIdx.x : tail + (threadIdx.x - head);
+  const bool has_single = threadIdx.x < num_singles;
+
+  if (is_ignored) {
+    if (threadIdx.x == 0) losses[blockIdx.x] = 0.0f;
+    if (!write_gradient) return;
+    for (int64_t pack = threadIdx.x; pack < num_packs; pack += threads) store_pack_streaming(body + pack * count, Pack<T>{});
+    if (has_single) row[single] = from_float<T>(0.0f);
+    return;
+  }
+
+  Sum own = {-infinity, 0.0f};
+  const auto take = [&](const float* values, int number) {
+    float high = own.high;
+    for (int i = 0; i < number; i++) high = max_nan(high, values[i]);
+    own.sum *= weight_of(own.high, high);
+    own.high = high;
+    for (int i = 0; i < number; i++) own.sum += weight_of(values[i], high);
+  };
+  for (int64_t first = threadIdx.x; first < num_packs; first += threads * packs_per_step) {
+    Pack<T> packs[packs_per_step];
+#pragma unroll
+    for (int p = 0; p < packs_per_step; p++)
+      if (first + p * threads < num_packs) packs[p] = load_pack(body + (first + p * threads) * count);
+#pragma unroll
+    for (int p = 0; p < packs_per_step; p++) {
+      if (first + p * threads >= num_packs) continue;
+      float values[count];
+      unpack(packs[p], values);
+      take(values, count);
+    }
+  }
+  if (has_single) {
+    const float value = to_float(row[single]);
+    take(&value, 1);
+  }
+  const float target_logit = target >= 0 && target < vocab_size ? to_float(row[target]) : not_a_number;
+  // Also keeps every thread's reading of the target before any writing.
+  own = block_merge(own, scratch);
+  const float log_sum = own.high + logf(own.sum);
+  if (threadIdx.x == 0) losses[blockIdx.x] = log_sum - target_logit;
+  if (!write_gradient) return;
+
+  const auto gradient_of = [&](float logit, int64_t token) {
+    return (exp_for<T>(logit - log_sum) - (token == target ? 1.0f : 0.0f)) * gradient_scale;
+  };
+  if (has_single) row[single] = from_float<T>(gradient_of(to_float(row[single]), single));
+  const int64_t num_steps = ceil_div<int64_t>(num_packs, threads * packs_per_step);
+  for (int64_t step = num_steps - 1; step >= 0; step--) {
+    const int64_t first = step * threads * packs_per_step + threadIdx.x;
+    Pack<T> packs[packs_per_step];
+#pragma unroll
+    for (int p = 0; p < packs_per_step; p++)
+      if (first + p * threads < num_packs) packs[p] = load_pack_streaming(body + (first + p * threads) * count);
+#pragma unroll
+    for (int p = 0; p < packs_per_step; p++) {
+      const int64_t pack = first + p * threads;
+      if (pack >= num_packs) continue;
+      float values[count];
+      unpack(packs[p], values);
+#pragma unroll
+      for (int i = 0; i < count; i++) values[i] = gradient_of(values[i], head + pack * count + i);
+      store_pack_streaming(body + pack * count, pack_of(values));
+    }
+  }
+}

@@ -1,0 +1,174 @@
+// LayerNorm and RMSNorm forward with the residual addition before them. A block owns a row at a time, in registers; the next row's
+// loads are under way while the present one is reduced, so that memory never waits for a barrier. T is the type of x, addend, sum
+// and y; gain and bias have run-time types and stay in the first-level cache.
+// Launch: `_packs_N` for widths of whole packs, with ceil(width / pack / N) threads rounded up to warps; `_any` for the rest.
+
+struct Forward {
+  const T* x;
+  const T* addend;
+  const void* gain;
+  const void* bias;
+  T* sum;
+  T* y;
+  float* mean;
+  float* rstd;
+  int64_t num_rows;
+  int width;
+  // 1: gain is bf16; 2: bias is bf16.
+  int flags;
+  float eps;
+  float gain_offset;
+};
+
+constexpr int count = Pack<T>::count;
+
+// Sum over the block with one barrier; scratch rows are used in turn, so that a row is written again only after another barrier.
+__device__ __forceinline__ float row_sum(float x, float (&scratch)[32]) {
+  const int num_warps = blockDim.x >> 5;
+  x = warp_sum(x);
+  if (num_warps == 1) return x;
+  if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = x;
+  __syncthreads();
+  return warp_sum((threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : 0.0f);
+}
+
+template <int floats>
+__device__ __forceinline__ void load_floats(const void* data, bool is_bf16, int column, float (&values)[floats]) {
+  if (is_bf16) {
+#pragma unroll
+    for (int i = 0; i < floats; i += 4) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(static_cast<const bf16*>(data) + column + i);
+      values[i] = low_float({raw.x}), values[i + 1] = high_float({raw.x});
+      values[i + 2] = low_float({raw.y}), values[i + 3] = high_float({raw.y});
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < floats; i += 4) {
+      const float4 raw = *reinterpret_cast<const float4*>(static_cast<const float*>(data) + column + i);
+      values[i] = raw.x, values[i + 1] = raw.y, values[i + 2] = raw.z, values[i + 3] = raw.w;
+    }
+  }
+}
+
+template <bool centres, int packs>
+__device__ __forceinline__ void forward_rows(const Forward& args) {
+  __shared__ float scratch[4][32];
+  const int num_packs = args.width / count;
+  const float over_width = 1.0f / static_cast<float>(args.width);
+  Pack<T> next_x[packs], next_addend[packs];
+  const auto load_row = [&](int64_t row) {
+#pragma unroll
+    for (int p = 0; p < packs; p++) {
+      const int pack = threadIdx.x + p * blockDim.x;
+      const int64_t at = row * args.width + pack * count;
+      const bool is_inside = row < args.num_rows && pack < num_packs;
+      next_x[p] = is_inside ? load_pack_streaming(args.x + at) : Pack<T>{};
+      next_addend[p] = is_inside && args.addend != nullptr ? load_pack_streaming(args.addend + at) : Pack<T>{};
+    }
+  };
+  load_row(blockIdx.x);
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < args.num_rows; row += gridDim.x, turn ^= 2) {
+    float s[packs][count];
+    float total = 0.0f;
+#pragma unroll
+    for (int p = 0; p < packs; p++) {
+      unpack(next_x[p], s[p]);
+      if (args.addend != nullptr) {
+        float added[count];
+        unpack(next_addend[p], added);
+#pragma unroll
+        for (int i = 0; i < count; i++) s[p][i] += added[i];
+      }
+      const int pack = threadIdx.x + p * blockDim.x;
+      if (args.sum != nullptr) {
+        const Pack<T> rounded = pack_of(s[p]);
+        unpack(rounded, s[p]);
+        if (pack < num_packs) store_pack(args.sum + row * args.width + pack * count, rounded);
+      }
+#pragma unroll
+      for (int i = 0; i < count; i++) total += s[p][i];
+    }
+    load_row(row + gridDim.x);
+
+    const float mean = centres ? row_sum(total, scratch[turn]) * over_width : 0.0f;
+    float squares = 0.0f;
+#pragma unroll
+    for (int p = 0; p < packs; p++) {
+      if (threadIdx.x + p * blockDim.x >= num_packs) continue;
+#pragma unroll
+      for (int i = 0; i < count; i++) squares += (s[p][i] - mean) * (s[p][i] - mean);
+    }
+    const float rstd = 1.0f / sqrtf(row_sum(squares, scratch[turn + 1]) * over_width + args.eps);
+    if (threadIdx.x == 0) {
+      if (args.mean != nullptr) args.mean[row] = mean;
+      if (args.rstd != nullptr) args.rstd[row] = rstd;
+    }
+#pragma unroll
+    for (int p = 0; p < packs; p++) {
+      const int pack = threadIdx.x + p * blockDim.x;
+      if (pack >= num_packs) continue;
+      float scale[count], shift[count] = {};
+      load_floats(args.gain, args.flags & 1, pack * count, scale);
+      if (args.bias != nullptr) load_floats(args.bias, args.flags & 2, pack * count, shift);
+#pragma unroll
+      for (int i = 0; i < count; i++)
+        s[p][i] = (s[p][i] - mean) * rstd * (scale[i] + args.gain_offset) + shift[i];
+      store_pack(args.y + row * args.width + pack * count, pack_of(s[p]));
+    }
+  }
+}
+
+// Any width and alignment: the row is read again for each of its passes.
+template <bool centres>
+__device__ __forceinline__ void forward_any(const Forward& args) {
+  __shared__ float scratch[4][32];
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < args.num_rows; row += gridDim.x, turn ^= 2) {
+    const int64_t start = row * args.width;
+    const auto value = [&](int c) {
+      const float s = to_float(args.x[start + c]) + (args.addend == nullptr ? 0.0f : to_float(args.addend[start + c]));
+      return args.sum == nullptr ? s : to_float(from_float<T>(s));
+    };
+    float total = 0.0f;
+    for (int c = threadIdx.x; c < args.width; c += blockDim.x) total += value(c);
+    const float mean = centres ? row_sum(total, scratch[turn]) / static_cast<float>(args.width) : 0.0f;
+    float squares = 0.0f;
+    for (int c = threadIdx.x; c < args.width; c += blockDim.x) squares += (value(c) - mean) * (value(c) - mean);
+    const float variance = row_sum(squares, scratch[turn + 1]) / static_cast<float>(args.width);
+    const float rstd = 1.0f / sqrtf(variance + args.eps);
+    if (threadIdx.x == 0) {
+      if (args.mean != nullptr) args.mean[row] = mean;
+      if (args.rstd != nullptr) args.rstd[row] = rstd;
+    }
+    for (int c = threadIdx.x; c < args.width; c += blockDim.x) {
+      const float s = value(c);
+      const float scale = load_any(args.gain, args.flags & 1, c) + args.gain_offset;
+      const float shift = args.bias == nullptr ? 0.0f : load_any(args.bias, args.flags & 2, c);
+      if (args.sum != nullptr) args.sum[start + c] = from_float<T>(s);
+      args.y[start + c] = from_float<T>((s - mean) * rstd * scale + shift);
+    }
+  }
+}
+
+#define FORWARD(packs, threads)                                                                            \
+  extern "C" __global__ void __launch_bounds__(threads) layer_norm_forward_packs_##packs(Forward args) {   \
+    begin_after_previous();                                                                                \
+    forward_rows<true, packs>(args);                                                                       \
+  }                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(threads) rms_norm_forward_packs_##packs(Forward args) {     \
+    begin_after_previous();                                                                                \
+    forward_rows<false, packs>(args);                                                                      \
+  }
+FORWARD(1, 512)
+FORWARD(2, 512)
+FORWARD(4, 512)
+
+extern "C" __global__ void __launch_bounds__(256) layer_norm_forward_any(Forward args) {
+  begin_after_previous();
+  forward_any<true>(args);
+}
+extern "C" __global__ void __launch_bounds__(256) rms_norm_forward_any(Forward args) {
+  begin_after_previous();
+  forward_any<false>(args);
+}

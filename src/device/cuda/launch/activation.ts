@@ -1,0 +1,65 @@
+/** Launchers of the pointwise activations, plain and gated. */
+import { floatDtype, i32, i64, perFloat, pointer, type CudaKernels } from "../launcher.ts";
+import { ceilDiv, overlapping, packSize } from "./grid.ts";
+
+const file = "activation.cu";
+const forwardKernels = perFloat(file, "activation_forward");
+const backwardKernels = perFloat(file, "activation_backward");
+const gatedForwardKernels = perFloat(file, "gated_forward");
+const gatedBackwardKernels = perFloat(file, "gated_backward");
+
+const threads = 256;
+/** activation.cu: packs_per_block. */
+const packsPerBlock = threads * 4;
+/** Packs of a gated activation per thread. */
+const gatedPacksPerThread = 2;
+
+export const activationKernels = {
+  activationForward: (context, { x, y, numElements, kind }) => {
+    const grid = ceilDiv(numElements, packsPerBlock * packSize(x));
+    const shape = overlapping(context, { grid, block: threads });
+    context.launch(forwardKernels[floatDtype("activationForward", x)], shape, [
+      pointer(x),
+      pointer(y),
+      i64(numElements),
+      i32(kind),
+    ]);
+  },
+
+  activationBackward: (context, { x, dy, dx, numElements, kind }) => {
+    const grid = ceilDiv(numElements, packsPerBlock * packSize(x));
+    context.launch(backwardKernels[floatDtype("activationBackward", x)], { grid, block: threads }, [
+      pointer(x),
+      pointer(dy),
+      pointer(dx),
+      i64(numElements),
+      i32(kind),
+    ]);
+  },
+
+  gatedActivationForward: (context, { x, y, numRows, width, kind }) => {
+    const grid = ceilDiv(numRows * width, threads * gatedPacksPerThread * packSize(x));
+    const shape = overlapping(context, { grid, block: threads });
+    context.launch(gatedForwardKernels[floatDtype("gatedActivationForward", x)], shape, [
+      pointer(x),
+      pointer(undefined),
+      pointer(y),
+      i64(numRows),
+      i64(width),
+      i32(kind),
+    ]);
+  },
+
+  gatedActivationBackward: (context, { x, dy, dx, numRows, width, kind }) => {
+    const grid = ceilDiv(numRows * width, threads * gatedPacksPerThread * packSize(x));
+    const kernels = gatedBackwardKernels[floatDtype("gatedActivationBackward", x)];
+    context.launch(kernels, { grid, block: threads }, [
+      pointer(x),
+      pointer(dy),
+      pointer(dx),
+      i64(numRows),
+      i64(width),
+      i32(kind),
+    ]);
+  },
+} satisfies CudaKernels;

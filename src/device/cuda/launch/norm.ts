@@ -1,0 +1,130 @@
+/** Launchers of LayerNorm and RMSNorm, forward and backward. */
+import type { OpArguments, TensorArgument } from "../../contract.ts";
+import {
+  address,
+  f32,
+  floatDtype,
+  i32,
+  i64,
+  perFloat,
+  pointer,
+  type CudaKernels,
+  type KernelReference,
+  type LaunchContext,
+} from "../launcher.ts";
+import { allowsPacks, bf16Flags, ceilDiv, overlapping, packSize, wholeWarps } from "./grid.ts";
+import { finishColumns } from "./reduce.ts";
+
+type Variants = Readonly<Record<"f32" | "bf16", KernelReference>>;
+
+interface Family {
+  /** By packs per thread. */
+  readonly packs: ReadonlyMap<number, Variants>;
+  readonly any: Variants;
+}
+
+function family(file: string, prefix: string, packs: readonly number[]): Family {
+  return {
+    packs: new Map(packs.map((count) => [count, perFloat(file, `${prefix}_packs_${count}`)])),
+    any: perFloat(file, `${prefix}_any`),
+  };
+}
+
+const layerNormForward = family("norm_forward.cu", "layer_norm_forward", [1, 2, 4]);
+const rmsNormForward = family("norm_forward.cu", "rms_norm_forward", [1, 2, 4]);
+const layerNormBackward = family("norm_backward.cu", "layer_norm_backward", [1, 2]);
+const rmsNormBackward = family("norm_backward.cu", "rms_norm_backward", [1, 2]);
+
+const anyThreads = 256;
+const mostThreads = 512;
+
+/** How a row is spread over a block: few threads with several packs keep more loads under way per barrier. */
+function planRow(
+  kernels: Family,
+  dtype: "f32" | "bf16",
+  { numPacks }: { numPacks: number | undefined },
+): { kernel: KernelReference; block: number } {
+  if (numPacks !== undefined) {
+    const preferred = numPacks <= 64 ? 1 : 2;
+    for (const [packs, variants] of kernels.packs) {
+      const block = wholeWarps(ceilDiv(numPacks, packs));
+      if (packs >= preferred && block <= mostThreads) return { kernel: variants[dtype], block };
+    }
+  }
+  return { kernel: kernels.any[dtype], block: anyThreads };
+}
+
+type ForwardArguments = OpArguments<"rmsNormForward"> & {
+  bias?: TensorArgument | undefined;
+  mean?: TensorArgument | undefined;
+};
+
+function forward(context: LaunchContext, kernels: Family, args: ForwardArguments): void {
+  const { x, addend, gain, bias, sum, y, mean, rstd, numRows, width, eps, gainOffset } = args;
+  const op = "layerNormForward";
+  const usesPacks = allowsPacks([x, addend, sum, y, gain, bias], [width]) && width > 0;
+  const numPacks = usesPacks ? width / packSize(x) : undefined;
+  const plan = planRow(kernels, floatDtype(op, x), { numPacks });
+  const blocksPerMultiprocessor = Math.max(1, Math.min(16, Math.floor(1024 / plan.block)));
+  const grid = Math.min(numRows, context.multiprocessorCount * blocksPerMultiprocessor);
+  context.launch(plan.kernel, overlapping(context, { grid, block: plan.block }), [
+    pointer(x),
+    pointer(addend),
+    pointer(gain),
+    pointer(bias),
+    pointer(sum),
+    pointer(y),
+    pointer(mean),
+    pointer(rstd),
+    i64(numRows),
+    i32(width),
+    i32(bf16Flags(op, { 1: gain, 2: bias })),
+    f32(eps),
+    f32(gainOffset),
+  ]);
+}
+
+type BackwardArguments = OpArguments<"rmsNormBackward"> & {
+  mean?: TensorArgument | undefined;
+  dbias?: TensorArgument | undefined;
+};
+
+function backward(context: LaunchContext, kernels: Family, args: BackwardArguments): void {
+  const { dy, x, gain, mean, rstd, dsum, dx, dgain, dbias, numRows, width, gainOffset } = args;
+  if (numRows === 0 || width === 0) return;
+  const op = "layerNormBackward";
+  const usesPacks = allowsPacks([dy, x, dsum, dx], [width]);
+  const numPacks = usesPacks ? width / packSize(x) : undefined;
+  const plan = planRow(kernels, floatDtype(op, x), { numPacks });
+  const blocksPerMultiprocessor = Math.max(1, Math.min(8, Math.floor(512 / plan.block)));
+  const numBlocks = Math.min(numRows, context.multiprocessorCount * blocksPerMultiprocessor);
+  const partialBytes = numBlocks * width * 4;
+  const wanted = [dgain, dbias].filter((tensor) => tensor !== undefined).length;
+  const dgainPartials = wanted === 0 ? 0 : context.workspace(wanted * partialBytes);
+  const dbiasPartials = dgain === undefined ? dgainPartials : dgainPartials + partialBytes;
+  context.launch(plan.kernel, { grid: numBlocks, block: plan.block }, [
+    pointer(dy),
+    pointer(x),
+    pointer(gain),
+    pointer(mean),
+    pointer(rstd),
+    pointer(dsum),
+    pointer(dx),
+    address(dgain === undefined ? 0 : dgainPartials),
+    address(dbias === undefined ? 0 : dbiasPartials),
+    i64(numRows),
+    i32(width),
+    i32(bf16Flags(op, { 1: gain })),
+    f32(gainOffset),
+  ]);
+  const ending = { numPartials: numBlocks, width, beta: 1 };
+  if (dgain !== undefined) finishColumns(context, { ...ending, y: dgain, partials: dgainPartials });
+  if (dbias !== undefined) finishColumns(context, { ...ending, y: dbias, partials: dbiasPartials });
+}
+
+export const normKernels = {
+  layerNormForward: (context, args) => forward(context, layerNormForward, args),
+  layerNormBackward: (context, args) => backward(context, layerNormBackward, args),
+  rmsNormForward: (context, args) => forward(context, rmsNormForward, args),
+  rmsNormBackward: (context, args) => backward(context, rmsNormBackward, args),
+} satisfies CudaKernels;

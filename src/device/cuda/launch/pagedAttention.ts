@@ -1,0 +1,159 @@
+/**
+ * Launchers of kvCacheWrite and attentionPaged. Sequences with one query row take the decoding kernel, others the tiled one; which of
+ * them has what to do is read on the device, so the grids hang on maxima alone.
+ */
+import { DtypeError, invariant } from "../../../base/index.ts";
+import type { OpArguments } from "../../contract.ts";
+import {
+  address,
+  cudaTypes,
+  f32,
+  floatDtype,
+  i32,
+  i64,
+  kernel,
+  perFloat,
+  pointer,
+  type CudaKernels,
+  type KernelParameter,
+  type KernelReference,
+  type LaunchContext,
+} from "../launcher.ts";
+import { attentionDtype, forwardPaged } from "./attention.ts";
+import { allowsPacks, ceilDiv, clamp, overlapping, packSize } from "./grid.ts";
+
+type PagedArguments = OpArguments<"attentionPaged">;
+
+const cacheWrite = perFloat("kv_cache.cu", "kv_cache_write");
+
+/** Padded head sizes of attention_decode.cu, and how many query heads of a group one block serves. */
+const decodeHeadDims = [64, 128, 256] as const;
+const decodeGroups = [1, 2, 4] as const;
+
+interface DecodeKernels {
+  readonly byGroup: ReadonlyMap<number, KernelReference>;
+  readonly combine: KernelReference;
+}
+
+function decodeFamily(dtype: "f32" | "bf16", headDim: number): DecodeKernels {
+  const defines = { T: cudaTypes[dtype], HEAD_DIM: headDim };
+  const declare = (entry: string): KernelReference => kernel({ file: "attention_decode.cu", entry, defines });
+  return {
+    byGroup: new Map(decodeGroups.map((group) => [group, declare(`attention_decode_${group}`)])),
+    combine: declare("attention_combine"),
+  };
+}
+
+const decodeKernels = {
+  f32: new Map<number, DecodeKernels>(decodeHeadDims.map((size) => [size, decodeFamily("f32", size)])),
+  bf16: new Map<number, DecodeKernels>(decodeHeadDims.map((size) => [size, decodeFamily("bf16", size)])),
+} as const;
+const decodeAny = perFloat("attention_any.cu", "attention_paged_any");
+
+const cacheThreads = 256;
+const decodeThreads = 128;
+const anyThreads = 128;
+/** A further split of a context pays from this many tokens on. */
+const minSplitTokens = 256;
+const mostSplits = 64;
+
+/** log2 of a power of two, else -1: a shift takes the place of a division. */
+function shiftOf(blockSize: number): number {
+  const shift = Math.log2(blockSize);
+  return Number.isInteger(shift) ? shift : -1;
+}
+
+/** How many blocks share one context: enough to fill the GPU at the batch's size, no more than the longest context is worth. */
+function numSplitsFor(context: LaunchContext, args: PagedArguments, blocksPerSplit: number): number {
+  const longestContext = args.maxBlocksPerSequence * args.blockSize;
+  const wanted = ceilDiv(4 * context.multiprocessorCount, blocksPerSplit);
+  return clamp(Math.min(wanted, ceilDiv(longestContext, minSplitTokens)), 1, mostSplits);
+}
+
+function decode(context: LaunchContext, args: PagedArguments, family: DecodeKernels): void {
+  const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
+  const { numSequences, numHeads, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
+  const groupSize = numHeads / numKvHeads;
+  const group = decodeGroups.find((size) => size >= groupSize) ?? 4;
+  const headBlocks = numKvHeads * ceilDiv(groupSize, group);
+  const numSplits = numSplitsFor(context, args, numSequences * headBlocks);
+  const numPartials = numSplits === 1 ? 0 : numSequences * numHeads * numSplits;
+  const outputsBytes = numPartials * headDim * 4;
+  const partials = numPartials === 0 ? 0 : context.workspace(outputsBytes + numPartials * 8);
+  const parameters: KernelParameter[] = [
+    ...[q, kCache, vCache, blockTables, contextLengths, queryStarts, o].map(pointer),
+    address(partials),
+    address(partials + outputsBytes),
+    i64(args.qRowStride),
+    i64(args.oRowStride),
+    i32(numHeads),
+    i32(numKvHeads),
+    i32(headDim),
+    i32(blockSize),
+    i32(shiftOf(blockSize)),
+    i32(maxBlocksPerSequence),
+    i32(numSplits),
+    i32(minSplitTokens),
+    f32(args.scale * Math.LOG2E),
+  ];
+  const kernelOfGroup = family.byGroup.get(group);
+  invariant(kernelOfGroup !== undefined, "a decoding kernel for every size of group");
+  const grid = [numSplits, headBlocks, numSequences] as const;
+  context.launch(kernelOfGroup, overlapping(context, { grid, block: decodeThreads }), parameters);
+  if (numSplits === 1) return;
+  const combineShape = { grid: [numHeads, numSequences], block: paddedHeadDim(headDim) } as const;
+  context.launch(family.combine, overlapping(context, combineShape), parameters);
+}
+
+function paddedHeadDim(headDim: number): number {
+  return decodeHeadDims.find((size) => size >= headDim) ?? headDim;
+}
+
+/** Any head size, stride and alignment, for any number of query rows; slow. */
+function pagedAny(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf16"): void {
+  const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
+  const grid = [args.maxQueryLength, args.numHeads, args.numSequences] as const;
+  context.launch(decodeAny[dtype], { grid, block: anyThreads, sharedBytes: args.headDim * 4 }, [
+    ...[q, kCache, vCache, blockTables, contextLengths, queryStarts, o].map(pointer),
+    i64(args.qRowStride),
+    i64(args.oRowStride),
+    i32(args.numHeads),
+    i32(args.numKvHeads),
+    i32(args.headDim),
+    i32(args.blockSize),
+    i32(args.maxBlocksPerSequence),
+    f32(args.scale),
+  ]);
+}
+
+export const pagedAttentionKernels = {
+  kvCacheWrite: (context, args) => {
+    const { k, v, slots, kCache, vCache, numRows, numKvHeads, headDim, kRowStride, vRowStride } = args;
+    const dtype = floatDtype("kvCacheWrite", k);
+    if ([v, kCache, vCache].some((tensor) => tensor.dtype !== dtype))
+      throw new DtypeError("cuda", `expected ${dtype} keys, values and caches for kvCacheWrite, got others`);
+    const width = numKvHeads * headDim;
+    const grid = ceilDiv(numRows * ceilDiv(width, packSize(k)), cacheThreads);
+    context.launch(cacheWrite[dtype], overlapping(context, { grid, block: cacheThreads }), [
+      ...[k, v, slots, kCache, vCache].map(pointer),
+      i64(numRows),
+      i64(kRowStride),
+      i64(vRowStride),
+      i32(width),
+    ]);
+  },
+
+  attentionPaged: (context, args) => {
+    const { q, kCache, vCache, o, headDim, qRowStride, oRowStride, maxQueryLength, numSequences } = args;
+    const dtype = attentionDtype("attentionPaged", [q, kCache, vCache, o], headDim);
+    if (numSequences === 0 || maxQueryLength === 0) return;
+    const usesPacks = allowsPacks([q, kCache, vCache, o], [headDim, qRowStride, oRowStride]);
+    const family = decodeKernels[dtype].get(paddedHeadDim(headDim));
+    if (!usesPacks || family === undefined || (maxQueryLength > 1 && dtype === "f32")) {
+      pagedAny(context, args, dtype);
+      return;
+    }
+    if (maxQueryLength > 1) forwardPaged(context, args, shiftOf(args.blockSize));
+    decode(context, args, family);
+  },
+} satisfies CudaKernels;
