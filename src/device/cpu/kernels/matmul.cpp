@@ -1,27 +1,17 @@
 /* The matrix product: checks, the choice of the element type, and what happens to finished sums. */
 #include "matmul.h"
 
-#include "matmul_pack.h"
+#include "vector.h"
 
 namespace nt::gemm {
 namespace {
 
-inline vec load_floats(const float* p) { return load_vec(p); }
 inline void store_floats(float* p, vec x) { store_vec(p, x); }
-inline vec load_floats(const bf16* p) {
-#if defined(NT_AVX512)
-  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#else
-  vec result;
-  for (int i = 0; i < width; i++) result[i] = load(p + i);
-  return result;
-#endif
-}
 inline void store_floats(bf16* p, vec x) {
 #if defined(NT_AVX512_BF16)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh(x));
 #else
-  for (int i = 0; i < width; i++) store(p + i, x[i]);
+  store_vec(p, x);
 #endif
 }
 
@@ -37,8 +27,8 @@ void finish_rows(const Product& p, const float* sums, int64_t ld, int64_t row, i
     int64_t j = 0;
     for (; j + width <= num_columns; j += width) {
       vec value = alphas * load_vec(s + j);
-      if (beta != 0) value += betas * load_floats(c + j);
-      if (bias != nullptr) value += load_floats(bias + j);
+      if (beta != 0) value += betas * load_vec(c + j);
+      if (bias != nullptr) value += load_vec(bias + j);
       store_floats(c + j, value);
     }
     for (; j < num_columns; j++) {

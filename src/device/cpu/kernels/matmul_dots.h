@@ -15,22 +15,11 @@ namespace nt::gemm {
 /* Lines of the short side that this way is for. */
 constexpr int64_t most_dot_lines = 64;
 
-/* `width` words of a line and what is left of it, zeros after the end. */
+/* `width` words of a line; and what is left at its end, zeros after it. */
 template <class Math>
 NT_INLINE inline vec words_of(const typename Math::Source* line, int64_t k) {
-#if defined(NT_AVX512)
-  if constexpr (std::is_same_v<typename Math::Source, float>) return _mm512_loadu_ps(line + k);
-  else if constexpr (Math::per_word == 2) return _mm512_loadu_ps(reinterpret_cast<const float*>(line + k));
-  else return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + k)));
-#elif defined(NT_AVX2)
-  if constexpr (std::is_same_v<typename Math::Source, float>) return _mm256_loadu_ps(line + k);
-  else return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(line + k)));
-#else
-  if constexpr (std::is_same_v<typename Math::Source, float>) return load_vec(line + k);
-  vec result;
-  for (int i = 0; i < width; i++) result[i] = to_float(line[k + i]);
-  return result;
-#endif
+  if constexpr (Math::per_word == 2) return load_vec(reinterpret_cast<const float*>(line + k));
+  else return load_vec(line + k);
 }
 
 template <class Math>
@@ -61,13 +50,9 @@ NT_INLINE inline void sum_lanes(const vec (&x)[count], float* sums) {
   const auto halves = [](vec low, vec high) NT_INLINE {
     return _mm512_shuffle_f32x4(low, high, 0x88) + _mm512_shuffle_f32x4(low, high, 0xdd);
   };
-  _mm512_mask_storeu_ps(sums, first_lanes(count), halves(halves(c[0], c[1]), halves(c[2], c[3])));
+  store_vec(sums, halves(halves(c[0], c[1]), halves(c[2], c[3])), some_lanes{count});
 #else
-  for (int i = 0; i < count; i++) {
-    float total = 0;
-    for (int lane = 0; lane < width; lane++) total += x[i][lane];
-    sums[i] = total;
-  }
+  for (int i = 0; i < count; i++) sums[i] = sum_of(x[i]);
 #endif
 }
 

@@ -29,14 +29,18 @@ struct WordRange {
 
 /* ---- vectors of words: the first `count` of `width` (more counts as all), zeros after them ---------------------- */
 
+inline some_lanes first_of(int64_t count) {
+  return {static_cast<int>(max<int64_t>(0, min<int64_t>(count, width)))};
+}
+
 #if defined(NT_AVX512)
 
-inline __mmask16 first_lanes(int64_t count) {
-  return count >= 16 ? 0xffff : static_cast<__mmask16>((1u << max<int64_t>(count, 0)) - 1);
+template <class Source>
+inline vec load_first(const Source* p, int64_t count) {
+  return load_vec(p, first_of(count));
 }
-inline vec widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
-inline vec load_first(const float* p, int64_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
-inline vec load_first(const bf16* p, int64_t count) { return widen(_mm256_maskz_loadu_epi16(first_lanes(count), p)); }
+inline void store_first(float* p, vec x, int64_t count) { store_vec(p, x, first_of(count)); }
+
 /* Neighbours in memory as pairs; the second of the last pair is zero where count is odd. */
 inline vec load_first_pairs(const bf16* p, int64_t count) {
   const __mmask32 lanes = count >= 32 ? 0xffffffffu : (1u << max<int64_t>(count, 0)) - 1;
@@ -44,11 +48,9 @@ inline vec load_first_pairs(const bf16* p, int64_t count) {
 }
 /* Elements of two rows as pairs; zeros for the second row where there is none. */
 inline vec load_first_pairs(const bf16* low, const bf16* high, bool has_high, int64_t count) {
-  const __mmask16 lanes = first_lanes(count);
-  const __m512i first = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, low));
-  return _mm512_or_ps(_mm512_castsi512_ps(first), widen(_mm256_maskz_loadu_epi16(has_high ? lanes : 0, high)));
+  const uvec first = (uvec)load_first(low, count), second = (uvec)load_first(high, has_high ? count : 0);
+  return (vec)(first >> 16 | second);
 }
-inline void store_first(float* p, vec x, int64_t count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
 
 /* Transposes 16 x 16 words. */
 NT_INLINE inline void transpose(vec (&x)[16]) {
@@ -84,22 +86,19 @@ NT_INLINE inline void transpose(vec (&x)[16]) {
 
 #elif defined(NT_AVX2)
 
-inline __m256i first_lanes(int64_t count) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(min<int64_t>(count, 8))), lanes);
-}
-inline vec widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
-inline vec load_first(const float* p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
-inline vec load_first(const bf16* p, int64_t count) {
-  if (count >= 8) return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  bf16 part[8] = {};
-  std::memcpy(part, p, static_cast<size_t>(max<int64_t>(count, 0)) * sizeof(bf16));
-  return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(part)));
+template <class Source>
+inline vec load_first(const Source* p, int64_t count) {
+  if (count >= width) return load_vec(p);
+  if constexpr (std::is_same_v<Source, float>) {
+    const ivec lanes = lane_numbers() < static_cast<int32_t>(count);
+    return _mm256_maskload_ps(p, (__m256i)lanes);
+  }
+  return load_vec(p, first_of(count));
 }
 /* In pieces: masked stores are slow before AVX-512. */
 inline void store_first(float* p, vec x, int64_t count) {
   if (count >= 8) {
-    _mm256_storeu_ps(p, x);
+    store_vec(p, x);
     return;
   }
   __m128 rest = _mm256_castps256_ps128(x);
@@ -140,15 +139,11 @@ NT_INLINE inline void transpose(vec (&x)[8]) {
 
 template <class Source>
 inline vec load_first(const Source* p, int64_t count) {
-  vec result{};
-  for (int i = 0; i < width; i++)
-    if (i < count) result[i] = to_float(p[i]);
-  return result;
+  return count >= width ? load_vec(p) : load_vec(p, first_of(count));
 }
 inline void store_first(float* p, vec x, int64_t count) {
   if (count >= width) store_vec(p, x);
-  else
-    for (int i = 0; i < count; i++) p[i] = x[i];
+  else store_vec(p, x, first_of(count));
 }
 NT_INLINE inline void transpose(vec (&x)[width]) {
   vec t[width];

@@ -7,50 +7,21 @@
  */
 #pragma once
 
-#include <utility>
-
-#include "common.h"
+#include "vector.h"
 
 namespace nt::gemm {
 
+/* The largest tile whose sums, with a row of b and one element of a, fill the registers. */
 #if defined(NT_AVX512)
-constexpr int width = 16, max_rows = 14, max_vectors = 2;
+constexpr int max_rows = 14, max_vectors = 2;
 #elif defined(NT_AVX2)
-constexpr int width = 8, max_rows = 6, max_vectors = 2;
+constexpr int max_rows = 6, max_vectors = 2;
 #elif defined(NT_NEON)
-constexpr int width = 4, max_rows = 6, max_vectors = 4;
+constexpr int max_rows = 6, max_vectors = 4;
 #else
-constexpr int width = 4, max_rows = 4, max_vectors = 2;
+constexpr int max_rows = 4, max_vectors = 2;
 #endif
 constexpr int max_columns = max_vectors * width;
-
-typedef float vec __attribute__((vector_size(width * 4)));
-typedef float vec_anywhere __attribute__((vector_size(width * 4), aligned(4), may_alias));
-
-inline vec load_vec(const float* p) { return *reinterpret_cast<const vec_anywhere*>(p); }
-inline void store_vec(float* p, vec x) { *reinterpret_cast<vec_anywhere*>(p) = x; }
-inline vec broadcast(float x) {
-#if defined(NT_AVX512)
-  return _mm512_set1_ps(x);
-#elif defined(NT_AVX2)
-  return _mm256_set1_ps(x);
-#else
-  vec result;
-  for (int i = 0; i < width; i++) result[i] = x;
-  return result;
-#endif
-}
-
-/* body(0) .. body(N - 1) with constant indices: what keeps an array of vectors in registers. */
-template <class Body, int... I>
-inline __attribute__((always_inline)) void unrolled(const Body& body, std::integer_sequence<int, I...>) {
-  (body(std::integral_constant<int, I>{}), ...);
-}
-template <int N, class Body>
-inline __attribute__((always_inline)) void unrolled(const Body& body) {
-  unrolled(body, std::make_integer_sequence<int, N>{});
-}
-#define NT_INLINE __attribute__((always_inline))
 
 /* f32 operands, and bf16 operands widened while they are packed. */
 template <class SourceType>
