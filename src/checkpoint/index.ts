@@ -1,4 +1,5 @@
 /** Checkpoint formats: host bytes by name, no tensors. */
+export { castView } from "./cast.ts";
 export { verifyChecksums, writeChecksums } from "./checksums.ts";
 export {
   defaultShardBytes,
@@ -7,9 +8,14 @@ export {
   singleFileName,
   writeCheckpointFolder,
 } from "./folder.ts";
+export { ggufModel } from "./gguf/huggingFace.ts";
+export type { GgufModel } from "./gguf/huggingFace.ts";
+export { openGguf } from "./gguf/reader.ts";
+export type { GgufFile, GgufValue } from "./gguf/reader.ts";
 export { canonicalMegatron, mergeMegatronRanks } from "./megatron/canonical.ts";
 export { huggingFaceConfig, huggingFaceFamily } from "./megatron/config.ts";
 export type { MegatronConfig } from "./megatron/config.ts";
+export { megatronConfig } from "./megatron/fromHuggingFace.ts";
 export { huggingFaceView, megatronView } from "./megatron/huggingFace.ts";
 export { openNemo } from "./nemo/open.ts";
 export type { NemoCheckpoint } from "./nemo/open.ts";

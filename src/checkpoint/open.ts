@@ -7,6 +7,8 @@ import { join } from "node:path";
 import { CheckpointError, readJson } from "../base/index.ts";
 import { openFileBytes } from "./bytes.ts";
 import { openCheckpointFolder } from "./folder.ts";
+import { ggufModel } from "./gguf/huggingFace.ts";
+import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
 import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
 import { isNemoFolder, openNemo } from "./nemo/open.ts";
@@ -14,7 +16,7 @@ import { openSafetensors } from "./safetensors.ts";
 import type { StoredDtype, TensorSource } from "./source.ts";
 import { openTorchFile } from "./torch/torchFile.ts";
 
-export type CheckpointKind = "hugging-face" | "nemo" | "safetensors" | "torch";
+export type CheckpointKind = "hugging-face" | "nemo" | "gguf" | "safetensors" | "torch";
 
 export interface ModelCheckpoint extends Disposable {
   readonly path: string;
@@ -36,7 +38,7 @@ const tokenizerFileNames =
   /^(tokenizer.*|special_tokens_map\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|.*\.model)$/;
 
 /**
- * Opens `path`: a Hugging Face folder, a `.nemo`, a NeMo or Megatron-LM folder, a safetensors file or a file of torch.save.
+ * Opens `path`: a Hugging Face folder, a `.nemo`, a NeMo or Megatron-LM folder, a GGUF, a safetensors file or a file of torch.save.
  * `vocabSize` drops the padding rows that NeMo and Megatron put after the vocabulary. Throws CheckpointError, ConfigError, FileError.
  */
 export async function openCheckpoint(
@@ -45,22 +47,24 @@ export async function openCheckpoint(
 ): Promise<ModelCheckpoint> {
   if (!existsSync(path) || !statSync(path).isDirectory()) {
     const kind = fileKind(path);
-    return kind === "nemo" ? await openNemoModel(path, options) : loneFile(path, kind);
+    if (kind === "nemo") return await openNemoModel(path, options);
+    return kind === "gguf" ? openGgufModel(path) : loneFile(path, kind);
   }
   if (existsSync(join(path, "config.json")) || !isNemoFolder(path)) return openHuggingFace(path);
   return await openNemoModel(path, options);
 }
 
-function fileKind(path: string): "nemo" | "safetensors" | "torch" {
+function fileKind(path: string): Exclude<CheckpointKind, "hugging-face"> {
   using file = openFileBytes(path);
   const head = new Uint8Array(Math.min(file.byteLength, 264));
   file.readInto(head, 0);
   const text = Buffer.from(head).toString("latin1");
   if (text.startsWith("PK\u0003\u0004") || head[0] === 0x80) return "torch";
   if (text.slice(257, 262) === "ustar" || text.startsWith("\u001f\u008b")) return "nemo";
+  if (text.startsWith("GGUF")) return "gguf";
   if (text[8] === "{") return "safetensors";
   throw new CheckpointError("checkpoint", `expected a checkpoint at ${path}, got a file of another kind`, {
-    hint: "supported are safetensors, .nemo, and torch.save's .pt, .bin and .ckpt",
+    hint: "supported are safetensors, .nemo, GGUF, and torch.save's .pt, .bin and .ckpt",
     fields: { path },
   });
 }
@@ -75,6 +79,24 @@ function loneFile(path: string, kind: "safetensors" | "torch"): ModelCheckpoint 
     tokenizerFiles: new Map(),
     [Symbol.dispose]: () => weights.dispose(),
   };
+}
+
+function openGgufModel(path: string): ModelCheckpoint {
+  const file = openGguf(path);
+  try {
+    const { config, weights } = ggufModel(file);
+    return {
+      path,
+      kind: "gguf",
+      config,
+      weights,
+      tokenizerFiles: new Map(),
+      [Symbol.dispose]: () => weights.dispose(),
+    };
+  } catch (error) {
+    file[Symbol.dispose]();
+    throw error;
+  }
 }
 
 function openHuggingFace(folder: string): ModelCheckpoint {

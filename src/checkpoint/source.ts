@@ -139,21 +139,32 @@ export function missingTensor(path: string, name: string, known: Iterable<string
   });
 }
 
+/** Small enough to stay in a core's cache between the read and the write. */
+const defaultPieceBytes = 1 << 20;
+/** The buffer of the last tensor that was read in pieces: fresh memory costs more than the copy into it. */
+let spare: Uint8Array | undefined;
+
 /** Bytes of a tensor, by default all, as pieces of one buffer, for writers: a piece is valid until the next is asked for. */
 export function* tensorPieces(
   source: TensorSource,
   name: string,
   {
-    pieceBytes = 1 << 24,
+    pieceBytes = defaultPieceBytes,
     start = 0,
     byteLength,
   }: { pieceBytes?: number; start?: number; byteLength?: number } = {},
 ): Generator<Uint8Array> {
   const end = start + (byteLength ?? source.info(name).byteLength - start);
-  const buffer = new Uint8Array(Math.min(pieceBytes, end - start));
-  for (let offset = start; offset < end; offset += pieceBytes) {
-    const piece = buffer.subarray(0, Math.min(pieceBytes, end - offset));
-    source.readInto(name, piece, offset);
-    yield piece;
+  const buffer = spare !== undefined && spare.byteLength >= pieceBytes ? spare : new Uint8Array(pieceBytes);
+  // Two tensors read at once must not share it.
+  spare = undefined;
+  try {
+    for (let offset = start; offset < end; offset += pieceBytes) {
+      const piece = buffer.subarray(0, Math.min(pieceBytes, end - offset));
+      source.readInto(name, piece, offset);
+      yield piece;
+    }
+  } finally {
+    spare = buffer;
   }
 }

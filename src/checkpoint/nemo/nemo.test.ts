@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { checkpointFixture, described } from "../../../test/checkpoint/described.ts";
 import { openCheckpointFolder } from "../folder.ts";
 import { openCheckpoint } from "../open.ts";
+import { megatronConfig } from "../megatron/fromHuggingFace.ts";
 import { tensorTable } from "../source.ts";
 import { openNemo } from "./open.ts";
 import { readNemo1Config } from "./config.ts";
@@ -165,6 +166,15 @@ describe("writing .nemo", () => {
     using checkpoint = await openCheckpoint(path);
     expect(described(checkpoint.weights)).toEqual(expectedTensors(model));
     expect(Buffer.from(checkpoint.tokenizerFiles.get("tokenizer.model")?.() ?? []).toString()).toBe("pieces");
+  });
+
+  it.each(["nemotron", "llama"] as const)("takes the shape of %s from config.json", async (model) => {
+    const json: unknown = JSON.parse(readFileSync(join(fixture(model), "config.json"), "utf8"));
+    using original = await openNemo(fixture(model === "nemotron" ? "zarr.nemo" : "llama-tp2.nemo"));
+    expect(megatronConfig(json)).toEqual(original.config);
+    expect(() => megatronConfig({ ...(json as object), rope_scaling: { type: "linear" } })).toThrow(
+      "rope_scaling: expected null",
+    );
   });
 
   it("refuses weights of another shape, naming tensor, expected and found, and leaves nothing behind", async () => {

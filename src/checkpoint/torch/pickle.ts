@@ -6,7 +6,7 @@
  * arrays, dict Map, set Set. Objects of listed classes become what the caller's builder gives, usually a PickleRecord.
  */
 import { CheckpointError } from "../../base/index.ts";
-import type { PickleInput } from "./pickleInput.ts";
+import type { ByteCursor } from "../cursor.ts";
 
 /** A Python object without its class's code: the class's name and the object's attributes. */
 export class PickleRecord {
@@ -47,19 +47,19 @@ export const asRecord: GlobalBuilder = (args, name) => new PickleRecord(name, ar
 const mark = Symbol("mark");
 
 /** Reads one pickle and leaves the input after its end. Throws CheckpointError. */
-export function readPickle(input: PickleInput, rules: PickleRules): unknown {
+export function readPickle(input: ByteCursor, rules: PickleRules): unknown {
   return new Machine(input, rules).run();
 }
 
 type Opcode = (machine: Machine) => void;
 
 class Machine {
-  readonly input: PickleInput;
+  readonly input: ByteCursor;
   readonly #rules: PickleRules;
   readonly #stack: unknown[] = [];
   readonly #memo = new Map<number, unknown>();
 
-  constructor(input: PickleInput, rules: PickleRules) {
+  constructor(input: ByteCursor, rules: PickleRules) {
     this.input = input;
     this.#rules = rules;
   }

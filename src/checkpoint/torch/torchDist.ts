@@ -12,7 +12,7 @@ import type { FileTree } from "../fileTree.ts";
 import { storedByteLength, storedDtypeBytes, tensorTable } from "../source.ts";
 import type { StoredDtype, StoredTensor, TensorSource } from "../source.ts";
 import { asRecord, PickleRecord, readPickle } from "./pickle.ts";
-import { PickleInput } from "./pickleInput.ts";
+import { ByteCursor } from "../cursor.ts";
 import { readTorchFile } from "./torchFile.ts";
 import type { TorchFile } from "./torchFile.ts";
 import { countOf, countsOf, torchDtype, torchRules } from "./values.ts";
@@ -66,7 +66,7 @@ function readTable(tree: FileTree, openFile: (file: string) => ByteSource): Map<
   const { path } = bytes;
   const more = (name: string): typeof asRecord | undefined =>
     metadataClasses.test(name) || megatronClasses.test(name) ? asRecord : undefined;
-  const metadata = readPickle(new PickleInput(bytes), torchRules(path, { more }));
+  const metadata = readPickle(new ByteCursor(bytes, "pickle"), torchRules(path, { more }));
   const described = mapField(path, metadata, "state_dict_metadata");
   const locations = readLocations(path, mapField(path, metadata, "storage_data"));
   const table = new Map<string, StoredTensor>();

@@ -7,7 +7,7 @@ import { checkpointFixture, described, expectedTensors } from "../../../test/che
 import { CheckpointError } from "../../base/index.ts";
 import { openFileBytes } from "../bytes.ts";
 import { PickleRecord, readPickle } from "./pickle.ts";
-import { PickleInput } from "./pickleInput.ts";
+import { ByteCursor } from "../cursor.ts";
 import { openTorchFile } from "./torchFile.ts";
 import { torchRules } from "./values.ts";
 
@@ -123,7 +123,7 @@ describe("the restricted pickle reader", () => {
   );
   const read = (bytes: Uint8Array): unknown => {
     using source = openFileBytes(fileOf(bytes));
-    return readPickle(new PickleInput(source), torchRules(source.path));
+    return readPickle(new ByteCursor(source, "pickle"), torchRules(source.path));
   };
 
   it.each(pickles)("refuses %s by name", (name, hex) => {

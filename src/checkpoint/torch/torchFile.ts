@@ -11,7 +11,7 @@ import type { StoredTensor, TensorSource } from "../source.ts";
 import { looksLikeZip, openZip } from "../zip.ts";
 import { readPickle } from "./pickle.ts";
 import type { PickleRules } from "./pickle.ts";
-import { PickleInput } from "./pickleInput.ts";
+import { ByteCursor } from "../cursor.ts";
 import { gatherStrided, isContiguous } from "./strided.ts";
 import { TorchStorage, torchRules, TorchTensor } from "./values.ts";
 
@@ -69,7 +69,7 @@ function readZipFormat(bytes: ByteSource): { root: unknown; open: StorageOpener 
     if (new TextDecoder().decode(text) !== "little") throw broken(path, "big-endian storages");
   }
   const rules = torchRules(path);
-  const root = readPickle(new PickleInput(zip.open(pickleName)), rules);
+  const root = readPickle(new ByteCursor(zip.open(pickleName), "pickle"), rules);
   return { root, open: ({ key }) => zip.open(`${folder}data/${key}`) };
 }
 
@@ -92,7 +92,7 @@ function readLegacyFormat(bytes: ByteSource): { root: unknown; open: StorageOpen
       return storage;
     },
   };
-  const input = new PickleInput(bytes);
+  const input = new ByteCursor(bytes, "pickle");
   if (readPickle(input, rules) !== legacyMagic) throw broken(path, "a pickle of something else");
   const version = readPickle(input, rules);
   if (version !== legacyVersion) throw broken(path, `format version ${String(version)}`);

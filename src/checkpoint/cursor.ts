@@ -1,15 +1,16 @@
 /**
- * A cursor over bytes for the pickle reader: reads forward through a small window, so that a pickle at the start of a large file (old
- * `torch.save`) costs no more than itself. Lengths that a damaged file claims are checked against what is left before anything is made.
+ * A cursor over bytes for headers that are read field by field (pickles, GGUF): moves forward through a small window, so that a header at the
+ * start of a large file costs no more than itself. Little-endian. Lengths that a damaged file claims are checked against what is left
+ * before anything is made.
  */
-import { CheckpointError } from "../../base/index.ts";
-import type { ByteSource } from "../bytes.ts";
+import { CheckpointError } from "../base/index.ts";
+import type { ByteSource } from "./bytes.ts";
 
 const windowBytes = 1 << 16;
 /** Opcode lines (names of globals, decimal numbers) are short in any honest file. */
 const longestLineBytes = 1 << 16;
 
-export class PickleInput {
+export class ByteCursor {
   readonly path: string;
   readonly #source: ByteSource;
   #window = new Uint8Array(0);
@@ -18,10 +19,19 @@ export class PickleInput {
   /** Position within the window. */
   #at = 0;
 
-  constructor(source: ByteSource, start = 0) {
+  readonly #component: string;
+
+  /** `component` is named in errors. */
+  constructor(source: ByteSource, component: string) {
     this.path = source.path;
     this.#source = source;
-    this.#windowStart = start;
+    this.#windowStart = 0;
+    this.#component = component;
+  }
+
+  /** Bytes after the cursor. */
+  get left(): number {
+    return this.#source.byteLength - this.position;
   }
 
   /** Position in the source. */
@@ -38,8 +48,7 @@ export class PickleInput {
   }
 
   #refill(length: number): void {
-    const { position } = this;
-    const left = this.#source.byteLength - position;
+    const { position, left } = this;
     if (length > left) throw this.cutShort();
     this.#window = new Uint8Array(Math.min(Math.max(length, windowBytes), left));
     this.#view = new DataView(this.#window.buffer);
@@ -49,7 +58,7 @@ export class PickleInput {
   }
 
   cutShort(): CheckpointError {
-    return new CheckpointError("pickle", `expected a whole pickle in ${this.path}, got its end too early`, {
+    return new CheckpointError(this.#component, `expected all of ${this.path}, got its end too early`, {
       hint: "the file is cut short or damaged; download or save it again",
       fields: { path: this.path },
     });
@@ -75,12 +84,38 @@ export class PickleInput {
     return this.#view.getInt32(at, true);
   }
 
+  i8(): number {
+    const at = this.#take(1);
+    return this.#view.getInt8(at);
+  }
+
+  i16(): number {
+    const at = this.#take(2);
+    return this.#view.getInt16(at, true);
+  }
+
+  f32(): number {
+    const at = this.#take(4);
+    return this.#view.getFloat32(at, true);
+  }
+
+  f64(): number {
+    const at = this.#take(8);
+    return this.#view.getFloat64(at, true);
+  }
+
+  i64(): number {
+    const at = this.#take(8);
+    return Number(this.#view.getBigInt64(at, true));
+  }
+
+  /** Beyond 2^53 the nearest number: compare, do not count with it. */
   u64(): number {
     const at = this.#take(8);
     return Number(this.#view.getBigUint64(at, true));
   }
 
-  /** Floats are big-endian in pickles. */
+  /** As pickles have floats. */
   f64BigEndian(): number {
     const at = this.#take(8);
     return this.#view.getFloat64(at, false);
