@@ -2,12 +2,20 @@
  * Checkpoints of NeMo and Megatron-LM, whatever they lie in: a `.nemo` (tar, or gzipped tar as before NeMo 1.7), the same unpacked, a NeMo 2
  * folder (`weights/` and `context/`), a Megatron-LM folder. The weights come out under one spelling (megatron/canonical.ts).
  */
-import { createReadStream, createWriteStream, existsSync, readFileSync, statSync } from "node:fs";
+import { createReadStream, createWriteStream, existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
-import { CheckpointError, fileError, formatBytes, messageOf, systemErrorCode } from "../../base/index.ts";
+import {
+  CheckpointError,
+  fileError,
+  formatBytes,
+  messageOf,
+  readText,
+  systemErrorCode,
+  withFileErrors,
+} from "../../base/index.ts";
 import { openFileBytes } from "../bytes.ts";
 import { folderTree, readTreeFile, readTreeText, subtree } from "../fileTree.ts";
 import type { FileTree } from "../fileTree.ts";
@@ -37,15 +45,15 @@ export interface NemoCheckpoint extends Disposable {
 
 type Release = () => void;
 
-/** Whether a folder is one of NeMo's or Megatron's. */
+/** What lies at the top of such folders. */
+const topNames =
+  /^(model_config\.yaml|model_weights(\.ckpt)?|latest_checkpointed_iteration\.txt|\.metadata|(mp|tp)_rank_\d+.*|model_(optim_)?rng\.pt)$/;
+
+/** Whether a folder is one of NeMo's or Megatron's. Throws FileError. */
 export function isNemoFolder(folder: string): boolean {
-  const has = (...parts: string[]): boolean => existsSync(join(folder, ...parts));
+  const names = withFileErrors(component, "a readable folder", folder, () => readdirSync(folder));
   return (
-    has("model_config.yaml") ||
-    (has("weights") && has("context")) ||
-    has("latest_checkpointed_iteration.txt") ||
-    has(torchDistMetadataName) ||
-    hasRankFiles(folderTree(folder))
+    names.some((name) => topNames.test(name)) || (names.includes("weights") && names.includes("context"))
   );
 }
 
@@ -84,7 +92,7 @@ export async function openNemo(
 function checkpointFolder(folder: string): string {
   const tracker = join(folder, "latest_checkpointed_iteration.txt");
   if (!existsSync(tracker)) return folder;
-  const text = readFileSync(tracker, "utf8").trim();
+  const text = readText(component, tracker).trim();
   if (text === "release") return join(folder, text);
   if (/^\d{1,9}$/.test(text)) return join(folder, `iter_${text.padStart(7, "0")}`);
   throw new CheckpointError(
