@@ -75,7 +75,8 @@ function compileInput(module: Module, architecture: string): CompileInput {
     name: module.file,
     source,
     headers: headers(),
-    options: [`--gpu-architecture=${architecture}`, "--std=c++17"],
+    // The calls of lambdas are device code too; without the last option NVRTC 13.0 takes some for host code.
+    options: [`--gpu-architecture=${architecture}`, "--std=c++17", "--device-as-default-execution-space"],
   };
 }
 
