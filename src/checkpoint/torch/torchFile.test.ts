@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { checkpointFixture, described, expectedTensors } from "../../../test/checkpoint/described.ts";
 import { CheckpointError } from "../../base/index.ts";
 import { openFileBytes } from "../bytes.ts";
+import { openCheckpointFolder } from "../folder.ts";
 import { PickleRecord, readPickle } from "./pickle.ts";
 import { ByteCursor } from "../cursor.ts";
 import { openTorchFile } from "./torchFile.ts";
@@ -67,6 +68,20 @@ describe("files of torch.save", () => {
       file.tensors.readInto(name, part, 7);
       expect(Buffer.from(part)).toEqual(whole.subarray(7, 17));
     }
+  });
+
+  it("reads model folders of .bin files, single and in shards", () => {
+    const bin = checkpointFixture("torch/zip-2.pt");
+    const single = mkdtempSync(join(work, "single-"));
+    copyFileSync(bin, join(single, "pytorch_model.bin"));
+    using one = openCheckpointFolder(single);
+    expect(described(one)).toEqual(expected);
+    const sharded = mkdtempSync(join(work, "sharded-"));
+    copyFileSync(bin, join(sharded, "pytorch_model-00001-of-00001.bin"));
+    const map = { "model.column": "pytorch_model-00001-of-00001.bin" };
+    writeFileSync(join(sharded, "pytorch_model.bin.index.json"), JSON.stringify({ weight_map: map }));
+    using many = openCheckpointFolder(sharded);
+    expect(described(many)).toEqual({ "model.column": expected["model.column"] });
   });
 
   it("keeps what rides along in a training checkpoint as inert records", () => {
