@@ -350,8 +350,8 @@ export const ops = {
     summary:
       "Nothing at all when coefficient[0] is not finite. g = grad * coefficient[0]; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; " +
       "w = w - learningRate * (mHat / (sqrt(vHat) + eps) + weightDecay * w), mHat = m / (1 - beta1^step), vHat = v / (1 - beta2^step), step from 1. w is master where given " +
-      "(param = master rounded to nearest), else param. stochasticRounding = 1: bf16 param without master, and bf16 m and v, are rounded up with the probability of their remainder, " +
-      "from the low 16 bits of words 0 (param), 1 (m), 2 (v) of Philox block (seed, counter + i). m, v f32 or bf16; grad f32 or bf16; master f32.",
+      "(param = master rounded to nearest), else param. stochasticRounding = 1: bf16 param without master, and bf16 v, are rounded up with the probability of their remainder, " +
+      "from the low (param) and the high (v) 16 bits of word i mod 4 of Philox block (seed, counter + floor(i / 4)); bf16 m is rounded to nearest. m, v f32 or bf16; grad f32 or bf16; master f32.",
     tensors: {
       param: "update",
       master: "update?",

@@ -75,9 +75,8 @@ const preferences = {
   minAlignmentD: 8,
 } as const;
 const epilogueBias = 4;
-/** Split-K through scratch memory (2, 4), whose order of summation is fixed; not in place (1). */
-const fixedOrderReductions = 2 | 4;
-const allReductions = 7;
+/** Split-K through scratch memory, in a fixed order and in the compute type: sums in a bf16 output lose what cancels. */
+const computeTypeReduction = 2;
 export const algorithmBytes = 64;
 const resultWords = 12;
 
@@ -190,7 +189,7 @@ export class CublasLt {
       this.check("cublasLtMatmulPreferenceSetAttribute", status);
     };
     set(preferences.maxWorkspaceBytes, options.workspaceBytes, 8);
-    set(preferences.reductionSchemes, options.isDeterministic ? fixedOrderReductions : allReductions, 4);
+    set(preferences.reductionSchemes, computeTypeReduction, 4);
     const [alignmentA, alignmentB, alignmentD] = problem.alignments;
     set(preferences.minAlignmentA, alignmentA, 4);
     set(preferences.minAlignmentB, alignmentB, 4);

@@ -40,10 +40,11 @@ function adamw(args: OpArguments<"adamw">): void {
     const mHat = firstMoment / (1 - beta1 ** step);
     const vHat = secondMoment / (1 - beta2 ** step);
     const weight = weights[i] - learningRate * (mHat / (Math.sqrt(vHat) + eps) + weightDecay * weights[i]);
-    if (args.stochasticRounding === 1) philox(seed, counter + i, words);
-    weights[i] = roundsParam ? stochasticBf16(weight, words[0] & 0xffff) : weight;
-    firstMoments[i] = isStochastic(m) ? stochasticBf16(firstMoment, words[1] & 0xffff) : firstMoment;
-    secondMoments[i] = isStochastic(v) ? stochasticBf16(secondMoment, words[2] & 0xffff) : secondMoment;
+    if (args.stochasticRounding === 1 && i % 4 === 0) philox(seed, counter + i / 4, words);
+    const random = words[i % 4];
+    weights[i] = roundsParam ? stochasticBf16(weight, random & 0xffff) : weight;
+    firstMoments[i] = firstMoment;
+    secondMoments[i] = isStochastic(v) ? stochasticBf16(secondMoment, random >>> 16) : secondMoment;
   }
   write(m, firstMoments);
   write(v, secondMoments);

@@ -100,7 +100,8 @@ export function adamwCase(
       m: operand(state, numElements, {
         ...place,
         values: data.normal(numElements, { std: 0.1 }),
-        check: checkOf(state, close()),
+        // Always rounded to nearest.
+        check: Number.isNaN(coefficient) ? exact : close(),
       }),
       // All terms are positive: nothing cancels.
       v: operand(state, numElements, {

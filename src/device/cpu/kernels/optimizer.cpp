@@ -1,6 +1,6 @@
 /*
  * The global norm's clipping factor and AdamW (Loshchilov and Hutter, 2019) in one pass over parameter, gradient and moments,
- * with any mixture of f32 and bf16 states, and stochastic rounding of bf16 ones from counter-based random numbers.
+ * with any mixture of f32 and bf16 states, and stochastic rounding of bf16 weights and second moments from counter-based random numbers.
  */
 #include "philox.h"
 #include "vector_math.h"
@@ -31,12 +31,45 @@ NT_INLINE inline vec round_stochastically(vec x, uvec random) {
   return (vec)((bits + (random & 0xffffu & is_finite)) & ((is_finite << 16) | ~is_finite));
 }
 
+/* Random words of consecutive elements: word i mod 4 of block (seed, counter + i / 4), made for 8 * width elements at a time. */
+class RandomWords {
+ public:
+  RandomWords(uint64_t seed, uint64_t counter) : seed_(seed), counter_(counter) {}
+
+  /* Of the elements i, i + 1, ...; i grows from call to call. */
+  NT_INLINE uvec at(int64_t i) {
+    if (i < begin_ || i + width > begin_ + 2 * count) refill(i - i % 4);
+    uvec random;
+    std::memcpy(&random, words_ + (i - begin_), sizeof random);
+    return random;
+  }
+
+ private:
+  static constexpr int64_t count = 4 * width;
+
+  void refill(int64_t begin) {
+    begin_ = begin;
+    for (int64_t part = 0; part < 2; part++) {
+      uvec words[4];
+      philox(seed_, counter_ + static_cast<uint64_t>(begin / 4 + part * width), words);
+      for (int64_t block = 0; block < width; block++) {
+        for (int64_t word = 0; word < 4; word++) words_[part * count + 4 * block + word] = words[word][block];
+      }
+    }
+  }
+
+  uint64_t seed_, counter_;
+  int64_t begin_ = -2 * count;
+  uint32_t words_[2 * count];
+};
+
 template <class T, bool is_stochastic>
 void update(const nt_adamw_args& args, const Constants& k, int64_t begin, int64_t end) {
   const Elements<T> param(args.param), grad(args.grad), m(args.m), v(args.v);
   float* master = data<float>(args.master);
   const bool rounds_param = is_stochastic && master == nullptr && args.param.dtype == bf16_code;
-  const bool rounds_m = is_stochastic && args.m.dtype == bf16_code, rounds_v = is_stochastic && args.v.dtype == bf16_code;
+  const bool rounds_v = is_stochastic && args.v.dtype == bf16_code;
+  RandomWords random_words(static_cast<uint64_t>(args.seed), static_cast<uint64_t>(args.counter));
   for_vectors(begin, end, [&](int64_t i, auto lanes) NT_INLINE {
     const vec g = grad.load(i, lanes) * k.factor;
     vec next_m = k.beta1 * m.load(i, lanes) + k.new1 * g;
@@ -45,11 +78,9 @@ void update(const nt_adamw_args& args, const Constants& k, int64_t begin, int64_
     const vec ratio = (next_m * k.correction1) / (square_root(next_v * k.correction2) + k.eps);
     vec next = w - k.learning_rate * (ratio + k.weight_decay * w);
     if constexpr (is_stochastic) {
-      uvec words[4];
-      philox(static_cast<uint64_t>(args.seed), static_cast<uint64_t>(args.counter + i), words);
-      if (rounds_param) next = round_stochastically(next, words[0]);
-      if (rounds_m) next_m = round_stochastically(next_m, words[1]);
-      if (rounds_v) next_v = round_stochastically(next_v, words[2]);
+      const uvec random = random_words.at(i);
+      if (rounds_param) next = round_stochastically(next, random);
+      if (rounds_v) next_v = round_stochastically(next_v, random >> 16);
     }
     if (master != nullptr) store_vec(master + i, next, lanes);
     param.store(i, next, lanes);

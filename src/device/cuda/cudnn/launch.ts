@@ -149,18 +149,21 @@ export class CudnnAttention {
     const shape = shapeOf(args, this.#leastLength);
     if (shape === undefined || !isBf16([q, k, v, o])) return false;
     const addresses = [q, k, v, o].map(addressOf);
-    if (logSumExp !== undefined) addresses.push(addressOf(logSumExp));
-    if (!areAligned(addresses.slice(0, 4))) return false;
-    const hasLogSumExp = logSumExp !== undefined;
-    const key = `forward ${Object.values(shape).join(" ")} ${hasLogSumExp}`;
-    const found = this.#plan(context, { key, shape }, (library) => planForward(library, shape, hasLogSumExp));
+    if (!areAligned(addresses)) return false;
+    const key = `forward ${Object.values(shape).join(" ")}`;
+    // Always with the statistics: without them the library has no engine for uniform lengths.
+    const found = this.#plan(context, { key, shape }, (library) => planForward(library, shape, true));
     if (found === undefined) return false;
-    const layoutBytes = shape.isPacked ? layoutBytesOf(shape) : 0;
+    const statisticsBytes = logSumExp === undefined ? aligned(4 * args.numHeads * args.numRows) : 0;
+    const layoutBytes = statisticsBytes + (shape.isPacked ? layoutBytesOf(shape) : 0);
     const totalBytes = layoutBytes + found.plan.workspaceBytes;
     if (totalBytes > mostWorkspaceBytes) return false;
     const workspace = totalBytes === 0 ? 0 : context.workspace(totalBytes);
+    addresses.push(logSumExp === undefined ? workspace : addressOf(logSumExp));
     if (shape.isPacked)
-      addresses.push(...queueLayout(context, workspace, { shape, cuSeqLens: args.cuSeqLens }));
+      addresses.push(
+        ...queueLayout(context, workspace + statisticsBytes, { shape, cuSeqLens: args.cuSeqLens }),
+      );
     found.plan.run(found.ids, addresses, workspace + layoutBytes);
     return true;
   }

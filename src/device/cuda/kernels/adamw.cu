@@ -45,14 +45,14 @@ __device__ __forceinline__ float stochastic(float x, uint32_t random_bits) {
   return __uint_as_float((__float_as_uint(x) + (random_bits & 0xffffu)) & 0xffff0000u);
 }
 
-template <bool is_stochastic>
-__device__ __forceinline__ void round_states(const Adamw& args, int64_t index, float& w, float& m, float& v) {
-  if constexpr (is_stochastic) {
-    const uint4 words = philox(args.seed, args.counter + index);
-    if (args.master == nullptr && (args.flags & 1)) w = stochastic(w, words.x);
-    if (args.flags & 4) m = stochastic(m, words.y);
-    if (args.flags & 8) v = stochastic(v, words.z);
-  }
+// bf16 weights and second moments, by the low and the high half of an element's random word.
+__device__ __forceinline__ void round_states(const Adamw& args, uint32_t random, float& w, float& v) {
+  if (args.master == nullptr && (args.flags & 1)) w = stochastic(w, random);
+  if (args.flags & 8) v = stochastic(v, random >> 16);
+}
+
+__device__ __forceinline__ uint32_t word_of(uint4 words, int index) {
+  return index == 0 ? words.x : index == 1 ? words.y : index == 2 ? words.z : words.w;
 }
 
 template <bool is_stochastic>
@@ -87,10 +87,13 @@ __device__ __forceinline__ void step(const Adamw& args) {
     decode_quad(raw_w[i], weight_bf16, w);
     decode_quad(raw_m[i], m_bf16, m);
     decode_quad(raw_v[i], v_bf16, v);
+    // One block of random words serves the quad: one for each element would cost more time than the memory.
+    uint4 random{};
+    if constexpr (is_stochastic) random = philox(args.seed, args.counter + quad);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       update(args, g[j] * coefficient, w[j], m[j], v[j]);
-      round_states<is_stochastic>(args, quad * 4 + j, w[j], m[j], v[j]);
+      if constexpr (is_stochastic) round_states(args, word_of(random, j), w[j], v[j]);
     }
     store_quad(args.m, m_bf16, quad, m);
     store_quad(args.v, v_bf16, quad, v);
@@ -101,7 +104,9 @@ __device__ __forceinline__ void step(const Adamw& args) {
        i += int64_t(gridDim.x) * threads) {
     float w = load_any(weight, weight_bf16, i), m = load_any(args.m, m_bf16, i), v = load_any(args.v, v_bf16, i);
     update(args, load_any(args.grad, grad_bf16, i) * coefficient, w, m, v);
-    round_states<is_stochastic>(args, i, w, m, v);
+    if constexpr (is_stochastic) {
+      round_states(args, word_of(philox(args.seed, args.counter + i / 4), static_cast<int>(i % 4)), w, v);
+    }
     store_any(args.m, m_bf16, i, m);
     store_any(args.v, v_bf16, i, v);
     if (args.master != nullptr) args.master[i] = w;
