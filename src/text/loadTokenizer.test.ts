@@ -11,7 +11,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
+import { definitionOf } from "./bpe/tokenizerFile.ts";
 import { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
+import { OfficialTokenizer } from "./official/officialTokenizer.ts";
 import { SentencePieceTokenizer } from "./sentencepiece/sentencePieceTokenizer.ts";
 
 const fixture = join(import.meta.dirname, "../../test/fixtures/tokenizer");
@@ -97,6 +99,22 @@ describe("loadTokenizer", () => {
       /one piece for id|one id for|without gaps/,
     ],
     ["no special end", (f) => f.added_tokens.splice(3, 1), /expected a special token '<\/s>' for the end/],
+    ["a mixed model", (f) => (f.model["type"] = "Unigram"), /got a model 'Unigram' with another's vocab/],
+    ["an unknown model", (f) => (f.model["type"] = "WordLevel"), /got a model of type 'WordLevel'/],
+    ["an unknown part", (f) => (f.normalizer = { type: "Magic" }), /known parts, got the answer ".*Magic/],
+    [
+      "rules it would not follow",
+      (f) => (f.normalizer = { type: "Precompiled" }),
+      /normalizer 'Precompiled'/,
+    ],
+    ["dropout", (f) => (f.model["dropout"] = 0.1), /got model\.dropout 0\.1/],
+    ["a suffix", (f) => (f.model["end_of_word_suffix"] = "</w>"), /got model\.end_of_word_suffix "<\/w>"/],
+    ["single words", (f) => (f.added_tokens[4]["single_word"] = true), /"<\|user\|>" with single_word/],
+  ])("refuses %s by name", (_, change, message) => {
+    expect(() => loadChanged(change)).toThrow(message);
+  });
+
+  it.each<[name: string, change: (file: TokenizerJson) => void, message: RegExp]>([
     ["another model", (f) => (f.model["type"] = "Unigram"), /got a model of type 'Unigram'/],
     ["a normalizer", (f) => (f.normalizer = { type: "NFC" }), /got normalizer 'NFC'/],
     [
@@ -120,8 +138,29 @@ describe("loadTokenizer", () => {
       (f) => (f.added_tokens[4]["lstrip"] = true),
       /added token "<\|user\|>" with lstrip/,
     ],
-  ])("refuses %s by name", (_, change, message) => {
-    expect(() => loadChanged(change)).toThrow(message);
+  ])("leaves %s to the official library, since our encoder does not know it", (_, change, message) => {
+    const file = readFixture();
+    change(file);
+    expect(() => definitionOf(file, "tokenizer.json")).toThrow(message);
+  });
+
+  it("takes other tokenizers to the official library, with the same ids where the difference makes none", () => {
+    const ours = loadTokenizer(fixture);
+    const text = "The ship\n  sails 12 日本 ﬁ <|user|></s>";
+    const others = [
+      (f: TokenizerJson) => (f.normalizer = { type: "NFC" }),
+      (f: TokenizerJson) => (f.added_tokens[4]["rstrip"] = true),
+    ].map((change) => loadChanged(change));
+    for (const other of others) {
+      if (!(other instanceof OfficialTokenizer)) throw new TypeError("expected the official library");
+      expect(other.encode(text)).toEqual(ours.encode(text));
+      expect([other.eosId, other.vocabSize]).toEqual([ours.eosId, ours.vocabSize]);
+      const parsed = ours.encode(text, { specialTokens: "parse" });
+      expect(other.encode(text, { specialTokens: "parse" })).toEqual(parsed);
+      expect(other.decodeBytes(parsed, { specialTokens: "show" })).toEqual(
+        ours.decodeBytes(parsed, { specialTokens: "show" }),
+      );
+    }
   });
 
   it("chooses by what lies in a folder: tokenizer.json, tokenizer.model, the only model", () => {

@@ -3,14 +3,16 @@
  * Invariant: what is saved is loaded with the same ids, here and by Hugging Face's `tokenizers` and `transformers`.
  */
 import { readFileSync, readdirSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { TokenizerError, readJson, withFileErrors, writeText } from "../base/index.ts";
 import { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
 import { standardSpecialTokens } from "./bpe/definition.ts";
-import { definitionOf, fileOf } from "./bpe/tokenizerFile.ts";
+import { definitionOf, differenceFromOurs, fileOf } from "./bpe/tokenizerFile.ts";
+import { OfficialTokenizer } from "./official/officialTokenizer.ts";
 import { parseModel } from "./sentencepiece/modelFile.ts";
 import { SentencePieceTokenizer } from "./sentencepiece/sentencePieceTokenizer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { readTokenizerConfig } from "./tokenizerConfig.ts";
 
 const component = "tokenizer";
 const fileName = "tokenizer.json";
@@ -27,7 +29,9 @@ export function loadTokenizer(path: string): Tokenizer {
     const content = withFileErrors(component, "a readable file", file, () => readFileSync(file));
     return new SentencePieceTokenizer(parseModel(content, file));
   }
-  return new BpeTokenizer(definitionOf(readJson(component, file), file));
+  const content = readJson(component, file);
+  if (differenceFromOurs(content, file) === undefined) return new BpeTokenizer(definitionOf(content, file));
+  return new OfficialTokenizer(content, { config: readTokenizerConfig(dirname(file)), path: file });
 }
 
 /** The name of the tokenizer's file; that of tokenizer.json where there is none, so that messages name it. */

@@ -64,7 +64,9 @@ def main():
     path = given / "tokenizer.json" if given.is_dir() else given
     texts = make_texts(Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(path, folder)
+        for file in (path, path.with_name("tokenizer_config.json")):
+            if file.exists():
+                shutil.copy(file, folder)
         (Path(folder) / "texts.json").write_text(json.dumps(texts), encoding="utf8")
         lines = subprocess.run(["node", HERE / "tokenizerIds.ts", folder], check=True, stdout=subprocess.PIPE).stdout
     ours = [json.loads(line) for line in lines.decode().splitlines()]

@@ -97,7 +97,14 @@ export function fileOf({ pieces, merges, specialTokens }: BpeDefinition): object
 /** The definition in the content of a tokenizer.json. `path` is for messages. Throws TokenizerError. */
 export function definitionOf(content: unknown, path: string): BpeDefinition {
   const file = parse(anyFile, content, path);
-  refuseOtherPipelines(file, path);
+  const difference = differenceOf(file);
+  if (difference !== undefined) {
+    throw new TokenizerError(
+      component,
+      `expected in ${path} a byte-pair encoding with byte fallback as Nautilus trains it, got ${difference}`,
+      { hint: "train one with 'nautilus tokenizer train'", fields: { path } },
+    );
+  }
   const model = parse(bpeModel, file.model, path, "model.");
   const addedTokens = file.added_tokens ?? [];
   const pieces = piecesById(model.vocab, addedTokens, path);
@@ -118,38 +125,39 @@ export function definitionOf(content: unknown, path: string): BpeDefinition {
   return { pieces, merges, specialTokens: addedTokens.map((token) => token.content) };
 }
 
-/** Every setting that could change an id and that the encoder does not know. */
-function refuseOtherPipelines(file: z.output<typeof anyFile>, path: string): void {
+/**
+ * The name of the first setting that could change an id and that our encoder does not know, or undefined for a pipeline such as
+ * Nautilus writes. `path` is for messages. Throws TokenizerError when the content is no tokenizer.json at all.
+ */
+export function differenceFromOurs(content: unknown, path: string): string | undefined {
+  return differenceOf(parse(anyFile, content, path));
+}
+
+function differenceOf(file: z.output<typeof anyFile>): string | undefined {
   const { model } = file;
-  const refuse = (what: string): never => {
-    throw new TokenizerError(
-      component,
-      `expected in ${path} a byte-pair encoding with byte fallback as Nautilus trains it, got ${what}`,
-      { hint: "train one with 'nautilus tokenizer train'", fields: { path } },
-    );
-  };
-  if (model.type !== "BPE") refuse(`a model of type '${model.type ?? "none"}'`);
+  if (model.type !== "BPE") return `a model of type '${model.type ?? "none"}'`;
   if (file.normalizer !== null && file.normalizer !== undefined)
-    refuse(`normalizer '${typeOf(file.normalizer)}'`);
+    return `normalizer '${typeOf(file.normalizer)}'`;
   if (!isSame(file.pre_tokenizer, preTokenizer)) {
     const type = typeOf(file.pre_tokenizer);
-    refuse(type === "Split" ? "pre_tokenizer 'Split' with another pattern" : `pre_tokenizer '${type}'`);
+    return type === "Split" ? "pre_tokenizer 'Split' with another pattern" : `pre_tokenizer '${type}'`;
   }
   if (file.post_processor !== null && file.post_processor !== undefined)
-    refuse(`post_processor '${typeOf(file.post_processor)}'`);
-  if (!isSame(file.decoder, decoder)) refuse(`decoder '${typeOf(file.decoder)}' other than byte fallback`);
-  if (model["byte_fallback"] !== true) refuse("no byte_fallback");
+    return `post_processor '${typeOf(file.post_processor)}'`;
+  if (!isSame(file.decoder, decoder)) return `decoder '${typeOf(file.decoder)}' other than byte fallback`;
+  if (model["byte_fallback"] !== true) return "no byte_fallback";
   for (const setting of ["dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"]) {
     const value = model[setting];
     if (value !== undefined && value !== null && value !== false)
-      refuse(`model.${setting} ${JSON.stringify(value)}`);
+      return `model.${setting} ${JSON.stringify(value)}`;
   }
   for (const token of file.added_tokens ?? []) {
     const name = JSON.stringify(token.content);
-    if (!token.special) refuse(`the added token ${name} that is not special`);
+    if (!token.special) return `the added token ${name} that is not special`;
     if (token.lstrip || token.rstrip || token.single_word)
-      refuse(`the added token ${name} with lstrip, rstrip or single_word`);
+      return `the added token ${name} with lstrip, rstrip or single_word`;
   }
+  return undefined;
 }
 
 function piecesById(
