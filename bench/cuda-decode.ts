@@ -1,0 +1,188 @@
+/**
+ * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
+ * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts`
+ */
+import { createCudaDevice } from "../src/device/cuda/index.ts";
+import type { Dtype } from "../src/base/index.ts";
+import type { TensorArgument } from "../src/device/index.ts";
+
+const bandwidth = 4300;
+const width = 4096;
+const ffnWidth = 16_384;
+const numHeads = 32;
+const headDim = 128;
+const vocabSize = 256_000;
+const blockSize = 16;
+const numRepeats = 64;
+
+const device = createCudaDevice();
+await device.prepareKernels();
+console.log(device.description);
+
+const buffers: TensorArgument[] = [];
+function tensor(dtype: Dtype, numElements: number, value = 0): TensorArgument {
+  const bytes = { f32: 4, bf16: 2, f16: 2, f64: 8, i32: 4, i64: 8, u8: 1 }[dtype];
+  const made = { buffer: device.allocate(numElements * bytes), byteOffset: 0, dtype };
+  device.run("fill", { y: made, numElements, value });
+  buffers.push(made);
+  return made;
+}
+
+/** Microseconds per call of `queue` within a graph. */
+function measure(queue: () => void): number {
+  using graph = device.capture(() => {
+    for (let i = 0; i < numRepeats; i++) queue();
+  });
+  let best = Infinity;
+  for (let round = 0; round < 6; round++) {
+    device.synchronize();
+    const start = performance.now();
+    for (let replay = 0; replay < 5; replay++) graph.replay();
+    device.synchronize();
+    best = Math.min(best, (performance.now() - start) / (5 * numRepeats));
+  }
+  return best * 1000;
+}
+
+function report(label: string, bytes: number, queue: () => void): void {
+  const us = measure(queue);
+  const limitUs = bytes / (bandwidth * 1e3);
+  console.log(
+    `${label.padEnd(44)} ${us.toFixed(2).padStart(8)} us, limit ${limitUs.toFixed(2).padStart(7)} us ${((100 * limitUs) / us).toFixed(0).padStart(4)} %`,
+  );
+}
+
+function benchBatch(batch: number, context: number, maxContext: number): void {
+  const qkvWidth = 3 * width;
+  const qkv = tensor("bf16", batch * qkvWidth, 0.5);
+  const x = tensor("bf16", batch * width, 1);
+  const y = tensor("bf16", batch * width, 1);
+  const gain = tensor("bf16", width, 0.1);
+  const hidden = tensor("bf16", batch * ffnWidth, 1);
+  const positions = tensor("i32", batch, context - 1);
+  const cosSin = tensor("f32", maxContext * 64, 0.5);
+  const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
+  const numSlots = batch * Math.ceil(context / blockSize) * blockSize;
+  const kCache = tensor("bf16", numSlots * width, 0.5);
+  const vCache = tensor("bf16", numSlots * width, 0.5);
+  const slots = tensor("i32", batch, 3);
+  const blockTables = tensor("i32", batch * maxBlocksPerSequence);
+  const tables = new Int32Array(batch * maxBlocksPerSequence);
+  const blocks = Math.ceil(context / blockSize);
+  for (let row = 0; row < batch; row++)
+    for (let i = 0; i < blocks; i++) tables[row * maxBlocksPerSequence + i] = row * blocks + i;
+  device.upload(blockTables.buffer, 0, new Uint8Array(tables.buffer));
+  const contextLengths = tensor("i32", batch, context);
+  const queryStarts = tensor("i32", batch + 1);
+  device.upload(
+    queryStarts.buffer,
+    0,
+    new Uint8Array(Int32Array.from({ length: batch + 1 }, (_, i) => i).buffer),
+  );
+  const at = (elements: number): TensorArgument => ({ ...qkv, byteOffset: elements * 2 });
+  const name = `batch ${batch}, context ${context} of ${maxContext}:`;
+  report(`${name} layer norm with addition`, batch * width * 8, () =>
+    device.run("layerNormForward", {
+      x,
+      addend: y,
+      gain,
+      bias: gain,
+      sum: x,
+      y,
+      numRows: batch,
+      width,
+      eps: 1e-5,
+      gainOffset: 1,
+    }),
+  );
+  report(`${name} rotary`, batch * 2 * width * 2, () =>
+    device.run("rotary", {
+      x: qkv,
+      positions,
+      cosSin,
+      y: qkv,
+      numRows: batch,
+      numHeads: 2 * numHeads,
+      headDim,
+      rotaryDim: 64,
+      xRowStride: qkvWidth,
+      yRowStride: qkvWidth,
+      inverse: 0,
+    }),
+  );
+  report(`${name} cache write`, batch * width * 8, () =>
+    device.run("kvCacheWrite", {
+      k: at(width),
+      v: at(2 * width),
+      slots,
+      kCache,
+      vCache,
+      numRows: batch,
+      numKvHeads: numHeads,
+      headDim,
+      kRowStride: qkvWidth,
+      vRowStride: qkvWidth,
+    }),
+  );
+  report(`${name} attention`, batch * context * width * 4, () =>
+    device.run("attentionPaged", {
+      q: qkv,
+      kCache,
+      vCache,
+      blockTables,
+      contextLengths,
+      queryStarts,
+      o: y,
+      numSequences: batch,
+      maxQueryLength: 1,
+      numHeads,
+      numKvHeads: numHeads,
+      headDim,
+      blockSize,
+      maxBlocksPerSequence,
+      qRowStride: qkvWidth,
+      oRowStride: width,
+      scale: 0.088,
+    }),
+  );
+  report(`${name} squared ReLU`, batch * ffnWidth * 4, () =>
+    device.run("activationForward", { x: hidden, y: hidden, numElements: batch * ffnWidth, kind: 4 }),
+  );
+  const logits = tensor("f32", batch * vocabSize);
+  device.run("randomNormal", {
+    y: logits,
+    numElements: batch * vocabSize,
+    seed: 1,
+    counter: 0,
+    mean: 0,
+    std: 3,
+  });
+  for (const [label, topK, topP, temperature] of [
+    ["greedy", 0, 1, 0],
+    ["topK 50, topP 0.9", 50, 0.9, 0.8],
+    ["topP 0.9 alone", 0, 0.9, 0.7],
+    ["no cut", 0, 1, 1],
+  ] as const) {
+    const settings = {
+      temperature: tensor("f32", batch, temperature),
+      topK: tensor("i32", batch, topK),
+      topP: tensor("f32", batch, topP),
+      minP: tensor("f32", batch),
+      seeds: tensor("i64", batch),
+      counters: tensor("i64", batch),
+      tokens: tensor("i32", batch),
+      logprobs: tensor("f32", batch),
+    };
+    report(`${name} sample, ${label}`, batch * vocabSize * 4, () =>
+      device.run("sample", { logits, ...settings, numRows: batch, vocabSize }),
+    );
+  }
+  for (const { buffer } of buffers.splice(0)) buffer.dispose();
+}
+
+benchBatch(1, 160, 1024);
+benchBatch(1, 4096, 4096);
+benchBatch(16, 160, 1024);
+benchBatch(64, 160, 1024);
+benchBatch(64, 4096, 4096);
+device.dispose();
