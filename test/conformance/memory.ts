@@ -58,7 +58,7 @@ export function surroundingsOf(bytes: Uint8Array, operand: Operand): Uint8Array 
 }
 
 function isLarge({ dtype, numRows, stride }: Operand): boolean {
-  return (dtype === "f32" || dtype === "bf16") && numRows * stride > 2 ** 18;
+  return (dtype === "f32" || dtype === "bf16") && numRows * stride > 2 ** 16;
 }
 
 /** A guarded buffer whose every element is drawn from a normal distribution about one. */
