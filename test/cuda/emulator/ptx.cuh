@@ -23,6 +23,7 @@ inline float f16_value(uint16_t bits) {
   return static_cast<float>(x);
 }
 inline float max_nan(float a, float b) { return a != a ? a : b != b ? b : a > b ? a : b; }
+inline float fast_sqrt(float x) { return std::sqrt(x); }
 inline float fast_exp2(float x) {
   const float y = std::exp2(x);
   return std::fabs(y) < 1.17549435e-38f ? 0.0f : y;

@@ -32,11 +32,15 @@ constexpr int quads_per_thread = 2;
 // launch/optimizer.ts counts its blocks by this.
 constexpr int64_t quads_per_block = threads * quads_per_thread;
 
+// Stochastic rounding leaves no room for time, and makes the last bits of the quotient worthless.
+template <bool is_stochastic>
 __device__ __forceinline__ void update(const Adamw& args, float g, float& w, float& m, float& v) {
   m = args.beta1 * m + args.one_minus_beta1 * g;
   v = args.beta2 * v + args.one_minus_beta2 * g * g;
   const float m_hat = m * args.correction1, v_hat = v * args.correction2;
-  w = w - args.learning_rate * (m_hat / (sqrtf(v_hat) + args.eps) + args.weight_decay * w);
+  const float quotient =
+      is_stochastic ? __fdividef(m_hat, fast_sqrt(v_hat) + args.eps) : m_hat / (sqrtf(v_hat) + args.eps);
+  w = w - args.learning_rate * (quotient + args.weight_decay * w);
 }
 
 // The f32 whose rounding to bf16 is that of x, away from zero with the probability of what lies beyond the kept bits.
@@ -92,7 +96,7 @@ __device__ __forceinline__ void step(const Adamw& args) {
     if constexpr (is_stochastic) random = philox(args.seed, args.counter + quad);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      update(args, g[j] * coefficient, w[j], m[j], v[j]);
+      update<is_stochastic>(args, g[j] * coefficient, w[j], m[j], v[j]);
       if constexpr (is_stochastic) round_states(args, word_of(random, j), w[j], v[j]);
     }
     store_quad(args.m, m_bf16, quad, m);
@@ -103,7 +107,7 @@ __device__ __forceinline__ void step(const Adamw& args) {
   for (int64_t i = num_quads * 4 + int64_t(blockIdx.x) * threads + threadIdx.x; i < args.num_elements;
        i += int64_t(gridDim.x) * threads) {
     float w = load_any(weight, weight_bf16, i), m = load_any(args.m, m_bf16, i), v = load_any(args.v, v_bf16, i);
-    update(args, load_any(args.grad, grad_bf16, i) * coefficient, w, m, v);
+    update<is_stochastic>(args, load_any(args.grad, grad_bf16, i) * coefficient, w, m, v);
     if constexpr (is_stochastic) {
       round_states(args, word_of(philox(args.seed, args.counter + i / 4), static_cast<int>(i % 4)), w, v);
     }

@@ -39,11 +39,11 @@ constexpr int packs_per_head = HEAD_DIM / count;
 constexpr int lanes_per_key = packs_per_head < 32 ? packs_per_head : 32;
 constexpr int packs_per_lane = packs_per_head / lanes_per_key;
 constexpr int keys_per_warp = 32 / lanes_per_key;
-constexpr int unroll = packs_per_lane == 1 ? 4 : 2;
-constexpr int keys_per_step = num_warps * keys_per_warp * unroll;
+// Keys per lane and step, all under way at a time; fewer where several heads need the registers.
+template <int group>
+constexpr int unroll_for = (group == 1 ? 8 : 4) / packs_per_lane;
 // Slots looked up at a time.
 constexpr int chunk = 512;
-static_assert(chunk % keys_per_step == 0, "whole steps per chunk");
 
 // The share of the context that is this split's, [start, end).
 struct Share {
@@ -78,15 +78,18 @@ __device__ __forceinline__ void merge(State<group>& own, int h, float high, floa
 
 template <int group>
 __device__ __forceinline__ void decode(const Decode& args) {
+  constexpr int unroll = unroll_for<group>;
+  constexpr int keys_per_step = num_warps * keys_per_warp * unroll;
   __shared__ int slots[chunk];
   __shared__ float merged[num_warps][HEAD_DIM + 2];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int sub = lane / lanes_per_key, sub_lane = lane % lanes_per_key;
   const int sequence = blockIdx.z, split = blockIdx.x;
-  const int query_row = args.query_starts[sequence];
-  // Rows of longer queries are the tiled kernel's.
-  if (args.query_starts[sequence + 1] - query_row != 1) return;
+  // Loaded together: one waiting for memory instead of two.
+  const int query_row = args.query_starts[sequence], next_query_row = args.query_starts[sequence + 1];
   const int context = args.context_lengths[sequence];
+  // Rows of longer queries are the tiled kernel's.
+  if (next_query_row - query_row != 1) return;
   const Share share = share_of(args, context, split);
   if (split >= larger(1, share.num_splits)) return;
 

@@ -160,6 +160,25 @@ __device__ __forceinline__ void store_any(void* data, bool is_bf16, int64_t inde
   }
 }
 
+// `floats` neighbours, a multiple of four, at an index that is one too; the address must be 16-byte aligned.
+template <int floats>
+__device__ __forceinline__ void load_floats(const void* data, bool is_bf16, int index, float (&values)[floats]) {
+  if (is_bf16) {
+#pragma unroll
+    for (int i = 0; i < floats; i += 4) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(static_cast<const bf16*>(data) + index + i);
+      values[i] = low_float({raw.x}), values[i + 1] = high_float({raw.x});
+      values[i + 2] = low_float({raw.y}), values[i + 3] = high_float({raw.y});
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < floats; i += 4) {
+      const float4 raw = *reinterpret_cast<const float4*>(static_cast<const float*>(data) + index + i);
+      values[i] = raw.x, values[i + 1] = raw.y, values[i + 2] = raw.z, values[i + 3] = raw.w;
+    }
+  }
+}
+
 // Four neighbours: 16 bytes of f32 or 8 of bf16, so that a warp's accesses are contiguous for both.
 struct Quad {
   uint4 raw;

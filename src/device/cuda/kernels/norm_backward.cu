@@ -80,14 +80,10 @@ __device__ __forceinline__ void backward_rows(const Backward& args) {
         dgain[p][i] += g[p][i] * x_hat[p][i];
         dbias[p][i] += g[p][i];
       }
-      if (args.flags & 1) {
+      float scale[count];
+      load_floats(args.gain, args.flags & 1, pack * count, scale);
 #pragma unroll
-        for (int i = 0; i < count; i++)
-          g[p][i] *= to_float(static_cast<const bf16*>(args.gain)[pack * count + i]) + args.gain_offset;
-      } else {
-#pragma unroll
-        for (int i = 0; i < count; i++) g[p][i] *= static_cast<const float*>(args.gain)[pack * count + i] + args.gain_offset;
-      }
+      for (int i = 0; i < count; i++) g[p][i] *= scale[i] + args.gain_offset;
 #pragma unroll
       for (int i = 0; i < count; i++) {
         sums.g += g[p][i];

@@ -32,24 +32,6 @@ __device__ __forceinline__ float row_sum(float x, float (&scratch)[32]) {
   return warp_sum((threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : 0.0f);
 }
 
-template <int floats>
-__device__ __forceinline__ void load_floats(const void* data, bool is_bf16, int column, float (&values)[floats]) {
-  if (is_bf16) {
-#pragma unroll
-    for (int i = 0; i < floats; i += 4) {
-      const uint2 raw = *reinterpret_cast<const uint2*>(static_cast<const bf16*>(data) + column + i);
-      values[i] = low_float({raw.x}), values[i + 1] = high_float({raw.x});
-      values[i + 2] = low_float({raw.y}), values[i + 3] = high_float({raw.y});
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < floats; i += 4) {
-      const float4 raw = *reinterpret_cast<const float4*>(static_cast<const float*>(data) + column + i);
-      values[i] = raw.x, values[i + 1] = raw.y, values[i + 2] = raw.z, values[i + 3] = raw.w;
-    }
-  }
-}
-
 template <bool centres, int packs>
 __device__ __forceinline__ void forward_rows(const Forward& args) {
   __shared__ float scratch[4][32];

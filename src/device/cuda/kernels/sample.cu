@@ -9,8 +9,11 @@
 constexpr int scan_threads = 256;
 constexpr int draw_threads = 1024;
 constexpr int max_candidates = 4096;
+// Up to so many candidates each thread takes one and compares it with all others.
+constexpr int few_candidates = draw_threads;
 // Where top-k does not say how many logits are needed, this many subsets are looked at.
-constexpr int usual_subsets = 1024;
+constexpr int usual_subsets = 512;
+constexpr int most_subsets = 1024;
 constexpr int radix_bins = 256;
 constexpr float mass_unit = 17179869184.0f;
 constexpr int mass_half_bits = 17;
@@ -334,13 +337,15 @@ __device__ bool gather_candidates(const Sample& args, Shared& shared, const Row&
     return true;
   }
   const int num_subsets = args.num_splits * scan_threads;
-  if (needed == 0 || needed > usual_subsets || num_subsets < needed) return false;
+  if (needed == 0 || needed > most_subsets || num_subsets < needed) return false;
   const float* maxima = args.subset_maxima + int64_t(blockIdx.x) * num_subsets;
   for (int i = threadIdx.x; i < num_subsets; i += draw_threads) shared.high[i] = key_of(maxima[i]);
   __syncthreads();
+  // The upper half of the key is close enough for a lower bound.
   const uint32_t bound = select<true>(
-      shared, Maxima{shared.high, num_subsets}, needed, 24, [](uint32_t key, int) { return key; },
-      [](uint32_t, int) { return 1ull; });
+                             shared, Maxima{shared.high, num_subsets}, needed, 8,
+                             [](uint32_t key, int) { return key >> 16; }, [](uint32_t, int) { return 1ull; })
+                         << 16;
   for (int subset = threadIdx.x; subset < num_subsets; subset += draw_threads) {
     if (shared.high[subset] < bound) continue;
     const int split = subset / scan_threads, start = split * args.split_size;
@@ -385,6 +390,49 @@ __device__ bool find_threshold(Shared& shared, const Source& source, const Reque
   return true;
 }
 
+// The draw from at most few_candidates candidates: a candidate is kept or not by how many, and how much mass, lie above it, and drawn by
+// how much kept mass stands before it. Gives -1 where the candidates do not hold all that is kept.
+__device__ int draw_from_few(Shared& shared, const Request& request, const Cut& cut, uint64_t all_mass, uint32_t bits) {
+  const int number = shared.num_candidates;
+  const bool is_candidate = static_cast<int>(threadIdx.x) < number;
+  const uint32_t key = is_candidate ? shared.keys[threadIdx.x] : 0;
+  const int index = is_candidate ? shared.indices[threadIdx.x] : 0x7fffffff;
+  // Masses have at most 35 bits; a thousand of them fit in 64.
+  uint64_t* masses = reinterpret_cast<uint64_t*>(shared.low);
+  masses[threadIdx.x] = is_candidate ? cut.mass(key) : 0;
+  if (threadIdx.x == 0) shared.bin = -1;
+  __syncthreads();
+  int num_above = 0;
+  uint64_t mass_above = 0;
+#pragma unroll 4
+  for (int i = 0; i < number; i++) {
+    const bool is_above = shared.keys[i] > key;
+    num_above += is_above;
+    mass_above += is_above ? masses[i] : 0;
+  }
+  bool is_kept = is_candidate && (request.top_k == 0 || num_above < request.top_k);
+  if (request.top_p > 0.0f) {
+    const uint64_t held = block_sum(is_kept ? masses[threadIdx.x] : 0ull, shared.scratch);
+    const uint64_t total = request.top_k > 0 || all_mass == 0 ? held : all_mass;
+    const double wanted = ceil(static_cast<double>(request.top_p) * static_cast<double>(total));
+    const uint64_t target = larger<uint64_t>(1, static_cast<uint64_t>(wanted));
+    if (held < target) return -1;
+    is_kept &= mass_above < target;
+  }
+  is_kept &= !(cut.min_p > 0.0f) || key == cut.high_key || cut.weight(key) >= cut.min_p;
+  const uint64_t own = is_kept ? masses[threadIdx.x] : 0;
+  const uint64_t total = block_sum(own, shared.scratch);
+  masses[threadIdx.x] = own;
+  __syncthreads();
+  const uint64_t target = draw_target(total, bits);
+  uint64_t before = 0;
+#pragma unroll 4
+  for (int i = 0; i < number; i++) before += shared.indices[i] < index ? masses[i] : 0;
+  if (before <= target && target < before + own) shared.bin = index;
+  __syncthreads();
+  return shared.bin;
+}
+
 // Grid (rows); dynamic shared memory holds a Shared.
 extern "C" __global__ void __launch_bounds__(draw_threads) sample_draw(Sample args) {
   begin_after_previous();
@@ -412,28 +460,30 @@ extern "C" __global__ void __launch_bounds__(draw_threads) sample_draw(Sample ar
     const uint32_t bits = philox(args.seeds[at], args.counters[at]).x >> 8;
     bool is_found = gather_candidates(args, shared, row, request.top_k > 0 ? request.top_k : cuts ? usual_subsets : 0);
     const Candidates candidates = {shared};
-    if (is_found) {
-      const bool holds_row = args.vocab_size <= max_candidates;
-      const uint64_t all_mass = holds_row ? 0 : larger(1ull, __float2ull_rn(summary.tempered_sum * mass_unit));
-      is_found = find_threshold(shared, candidates, request, cut, all_mass);
-      // With minP alone the candidates suffice if even the lowest of them falls below it.
-      if (is_found && !holds_row && request.top_k == 0 && request.top_p == 0.0f) {
-        uint64_t falls = 0;
-        candidates.for_each([&](uint32_t key, int) { falls += cut.weight(key) < cut.min_p ? 1 : 0; });
-        is_found = block_sum(falls, shared.scratch) > 0;
-      }
+    const bool holds_row = args.vocab_size <= max_candidates;
+    const uint64_t all_mass = holds_row ? 0 : larger(1ull, __float2ull_rn(summary.tempered_sum * mass_unit));
+    // With minP alone the candidates suffice if even the lowest of them falls below it.
+    if (is_found && !holds_row && request.top_k == 0 && request.top_p == 0.0f) {
+      uint64_t falls = 0;
+      candidates.for_each([&](uint32_t key, int) { falls += cut.weight(key) < cut.min_p ? 1 : 0; });
+      is_found = block_sum(falls, shared.scratch) > 0;
     }
-    if (is_found) {
+    int drawn = -1;
+    if (is_found && shared.num_candidates <= few_candidates) {
+      drawn = draw_from_few(shared, request, cut, all_mass, bits);
+    } else if (is_found && find_threshold(shared, candidates, request, cut, all_mass)) {
       const uint64_t target = draw_target(total_mass(shared, candidates, cut), bits) + 1;
-      const uint32_t drawn = select<false>(
+      const uint32_t selected = select<false>(
           shared, candidates, target, 24, [](uint32_t, int index) { return ~static_cast<uint32_t>(index); },
           [&](uint32_t key, int) { return cut.kept_mass(key); });
-      if (drawn != 0) token = static_cast<int>(~drawn);
-    } else {
+      if (selected != 0) drawn = static_cast<int>(~selected);
+    }
+    if (drawn < 0) {
       cut.threshold = 0;
       find_threshold(shared, row, request, cut, 0);
-      token = draw_from_row(shared, row, cut, bits);
+      drawn = draw_from_row(shared, row, cut, bits);
     }
+    token = drawn;
   }
   if (threadIdx.x != 0) return;
   if (token < 0 || token >= args.vocab_size) token = 0;

@@ -93,7 +93,7 @@ function backward(context: LaunchContext, kernels: Family, args: BackwardArgumen
   const { dy, x, gain, mean, rstd, dsum, dx, dgain, dbias, numRows, width, gainOffset } = args;
   if (numRows === 0 || width === 0) return;
   const op = "layerNormBackward";
-  const usesPacks = allowsPacks([dy, x, dsum, dx], [width]);
+  const usesPacks = allowsPacks([dy, x, dsum, dx, gain], [width]);
   const numPacks = usesPacks ? width / packSize(x) : undefined;
   const plan = planRow(kernels, floatDtype(op, x), { numPacks });
   const blocksPerMultiprocessor = Math.max(1, Math.min(8, Math.floor(512 / plan.block)));

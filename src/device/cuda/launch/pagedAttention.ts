@@ -53,8 +53,8 @@ const decodeAny = perFloat("attention_any.cu", "attention_paged_any");
 const cacheThreads = 256;
 const decodeThreads = 128;
 const anyThreads = 128;
-/** A further split of a context pays from this many tokens on. */
-const minSplitTokens = 256;
+/** A further split of a context pays from this many tokens on: what a block reads in one step. */
+const minSplitTokens = 64;
 const mostSplits = 64;
 
 /** log2 of a power of two, else -1: a shift takes the place of a division. */
@@ -66,7 +66,7 @@ function shiftOf(blockSize: number): number {
 /** How many blocks share one context: enough to fill the GPU at the batch's size, no more than the longest context is worth. */
 function numSplitsFor(context: LaunchContext, args: PagedArguments, blocksPerSplit: number): number {
   const longestContext = args.maxBlocksPerSequence * args.blockSize;
-  const wanted = ceilDiv(4 * context.multiprocessorCount, blocksPerSplit);
+  const wanted = Math.floor((4 * context.multiprocessorCount) / blocksPerSplit);
   return clamp(Math.min(wanted, ceilDiv(longestContext, minSplitTokens)), 1, mostSplits);
 }
 
