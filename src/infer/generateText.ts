@@ -28,7 +28,11 @@ export async function* generateText(
   tokenizer: Tokenizer,
   { requests, endTokens }: { requests: readonly TextRequest[]; endTokens: readonly number[] },
 ): AsyncGenerator<TextEvent> {
-  const streams = requests.map(({ sampling }) => new TextStream(tokenizer.createDecoder(), sampling.stop));
+  // What is generated goes on from a prompt: a space at its beginning counts.
+  const streams = requests.map(
+    ({ prompt, sampling }) =>
+      new TextStream(tokenizer.createDecoder({ startsText: prompt === "" }), sampling.stop),
+  );
   const tokenRequests = requests.map(({ prompt, sampling }) => ({
     prompt: promptTokens(tokenizer, prompt),
     sampling,

@@ -111,11 +111,11 @@ class PieceList {
   }
 
   read(message: Uint8Array): void {
-    let text = new Uint8Array();
+    let text: Uint8Array = new Uint8Array();
     let score = 0;
     let type: number = pieceType.normal;
     const isMessage = readFields(message, ({ number, value, bytes }) => {
-      if (number === 1 && bytes !== undefined) text = Uint8Array.from(bytes);
+      if (number === 1 && bytes !== undefined) text = bytes;
       else if (number === 2) score = floatOfBits(value);
       else if (number === 3) type = value;
     });

@@ -23,10 +23,13 @@ export class PieceIndex {
 
   constructor(model: SentencePieceModel) {
     this.model = model;
-    const entries = (accept: (type: number) => boolean): [Uint8Array, number][] =>
-      model.pieceBytes
-        .map((bytes, id): [Uint8Array, number] => [bytes, id])
-        .filter(([, id]) => accept(model.types[id]));
+    const entries = (accept: (type: number) => boolean): [Uint8Array, number][] => {
+      const accepted: [Uint8Array, number][] = [];
+      model.pieceBytes.forEach((bytes, id) => {
+        if (accept(model.types[id])) accepted.push([bytes, id]);
+      });
+      return accepted;
+    };
     this.trie = new PieceTrie(entries((type) => !isReserved(type)));
     this.#reserved = new PieceTrie(entries(isReserved));
     const userDefined = entries((type) => type === pieceType.userDefined);

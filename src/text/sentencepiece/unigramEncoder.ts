@@ -1,7 +1,7 @@
 /**
  * The unigram model: of all ways to cut a text into pieces, the one with the highest sum of scores, by the Viterbi algorithm over
- * bytes. Knows nothing of normalisation. Invariant: ids are those of the C++ library, for which sums are kept as it keeps them, in
- * 32-bit floats from the beginning of the text on.
+ * bytes. Knows nothing of normalisation. Invariant: ids are those of the C++ library (0.2.3), for which sums are kept as it keeps
+ * them, in 32-bit floats from the beginning of the text on, counted from zero again behind `largestSum`.
  * Sources: T. Kudo, "Subword Regularization" (2018), section 3.2; google/sentencepiece, unigram model.
  */
 import { lengthFromFirstByte } from "../bpe/utf8.ts";
@@ -13,6 +13,8 @@ import type { PieceEncoder, PieceIndex } from "./pieceIndex.ts";
 const unknownPenalty = 10;
 /** The least positive normal float, from which the C++ library seeks the highest score. */
 const leastFloat = 2 ** -126;
+/** Sums beyond it are made smaller by the best one, lest floats lose the difference between ways. */
+const largestSum = 100_000;
 const largestFloat = (2 - 2 ** -23) * 2 ** 127;
 
 export class UnigramEncoder implements PieceEncoder {
@@ -23,6 +25,8 @@ export class UnigramEncoder implements PieceEncoder {
   #bestScores = new Float32Array(0);
   #bestStarts = new Int32Array(0);
   #bestIds = new Int32Array(0);
+  /** The furthest end of any piece so far. */
+  #lastEnd = 0;
 
   constructor(index: PieceIndex) {
     this.#index = index;
@@ -37,6 +41,7 @@ export class UnigramEncoder implements PieceEncoder {
     this.#prepare(text.length);
     const { unkId } = this.#index.model;
     for (let start = 0; start < text.length;) {
+      if (Math.abs(this.#bestScores[start]) > largestSum) this.#countAnew(start);
       const length = Math.min(lengthFromFirstByte(text[start]), text.length - start);
       if (!this.#tryPieces(text, start, length))
         this.#offer(start + length, {
@@ -66,7 +71,7 @@ export class UnigramEncoder implements PieceEncoder {
         model.types[id] === pieceType.userDefined
           ? Math.fround((end - start) * this.#highestScore) - 0.1
           : model.scores[id];
-      this.#offer(end, { score: score + base, start, id });
+      this.#offer(end, { score: Math.fround(Math.fround(score) + base), start, id });
     }
     return hasCharacter;
   }
@@ -76,6 +81,14 @@ export class UnigramEncoder implements PieceEncoder {
     this.#bestScores[end] = score;
     this.#bestStarts[end] = start;
     this.#bestIds[end] = id;
+    this.#lastEnd = Math.max(this.#lastEnd, end);
+  }
+
+  /** Takes the best sum that ends before `start` from all sums from there on. */
+  #countAnew(start: number): void {
+    const base = this.#bestScores[start];
+    for (let end = start; end <= this.#lastEnd; end++)
+      if (this.#bestStarts[end] >= 0) this.#bestScores[end] -= base;
   }
 
   /** Follows the best way from its end; its pieces are then emitted in the order of the text. */
@@ -103,6 +116,7 @@ export class UnigramEncoder implements PieceEncoder {
       this.#bestStarts = new Int32Array(capacity);
       this.#bestIds = new Int32Array(capacity);
     }
+    this.#lastEnd = 0;
     this.#bestScores[0] = 0;
     this.#bestStarts.fill(-1, 0, length + 1);
   }
