@@ -72,6 +72,13 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
       for (int i = 0; i < count; i++) total += s[p][i];
     }
     load_row(row + gridDim.x);
+    // With one pack there are registers to spare, and few rows, whose time is that of waiting for memory.
+    float scale[count], shift[count] = {};
+    const auto load_weights = [&](int pack) {
+      load_floats(args.gain, args.flags & 1, pack * count, scale);
+      if (args.bias != nullptr) load_floats(args.bias, args.flags & 2, pack * count, shift);
+    };
+    if (packs == 1 && static_cast<int>(threadIdx.x) < num_packs) load_weights(threadIdx.x);
 
     const float mean = centres ? row_sum(total, scratch[turn]) * over_width : 0.0f;
     float squares = 0.0f;
@@ -90,9 +97,7 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
     for (int p = 0; p < packs; p++) {
       const int pack = threadIdx.x + p * blockDim.x;
       if (pack >= num_packs) continue;
-      float scale[count], shift[count] = {};
-      load_floats(args.gain, args.flags & 1, pack * count, scale);
-      if (args.bias != nullptr) load_floats(args.bias, args.flags & 2, pack * count, shift);
+      if (packs > 1) load_weights(pack);
 #pragma unroll
       for (int i = 0; i < count; i++)
         s[p][i] = (s[p][i] - mean) * rstd * (scale[i] + args.gain_offset) + shift[i];

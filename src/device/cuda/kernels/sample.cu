@@ -7,6 +7,8 @@
 #include "philox.cuh"
 
 constexpr int scan_threads = 256;
+// Groups of four logits that a thread has under way.
+constexpr int scan_unroll = 4;
 constexpr int draw_threads = 1024;
 constexpr int max_candidates = 4096;
 // Up to so many candidates each thread takes one and compares it with all others.
@@ -80,28 +82,38 @@ extern "C" __global__ void __launch_bounds__(scan_threads) sample_scan(Sample ar
   const bool is_aligned = is_aligned_16(logits);
   Summary own = {-infinity, start, 0.0f, 0.0f};
   bool has_nan = false;
-  for (int first = start + threadIdx.x * 4; first < end; first += scan_threads * 4) {
-    float values[4];
-    if (is_aligned && first + 4 <= end) {
-      unpack(load_pack(logits + first), values);
-    } else {
+  for (int base = start + threadIdx.x * 4; base < end; base += scan_threads * 4 * scan_unroll) {
+    float values[scan_unroll][4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) values[i] = first + i < end ? logits[first + i] : -infinity;
+    for (int u = 0; u < scan_unroll; u++) {
+      const int first = base + u * scan_threads * 4;
+      if (is_aligned && first + 4 <= end) {
+        unpack(load_pack(logits + first), values[u]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) values[u][i] = first + i < end ? logits[first + i] : -infinity;
+      }
     }
     const float previous = own.high;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      has_nan |= values[i] != values[i];
-      if (values[i] > own.high) own.high = values[i], own.index = first + i;
+    for (int u = 0; u < scan_unroll; u++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        has_nan |= values[u][i] != values[u][i];
+        if (values[u][i] > own.high) own.high = values[u][i], own.index = base + u * scan_threads * 4 + i;
+      }
     }
     if (own.high > previous) {
       own.sum *= weight_of(previous, own.high, 1.0f);
       own.tempered_sum *= weight_of(previous, own.high, over_temperature);
     }
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      own.sum += weight_of(values[i], own.high, 1.0f);
-      own.tempered_sum += weight_of(values[i], own.high, over_temperature);
+    for (int u = 0; u < scan_unroll; u++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        own.sum += weight_of(values[u][i], own.high, 1.0f);
+        own.tempered_sum += weight_of(values[u][i], own.high, over_temperature);
+      }
     }
   }
   const int64_t block = int64_t(row) * args.num_splits + split;

@@ -42,10 +42,10 @@ const mostThreads = 512;
 function planRow(
   kernels: Family,
   dtype: "f32" | "bf16",
-  { numPacks }: { numPacks: number | undefined },
+  { numPacks, hasFewRows = false }: { numPacks: number | undefined; hasFewRows?: boolean },
 ): { kernel: KernelReference; block: number } {
   if (numPacks !== undefined) {
-    const preferred = numPacks <= 64 ? 1 : 2;
+    const preferred = numPacks <= 64 || hasFewRows ? 1 : 2;
     for (const [packs, variants] of kernels.packs) {
       const block = wholeWarps(ceilDiv(numPacks, packs));
       if (packs >= preferred && block <= mostThreads) return { kernel: variants[dtype], block };
@@ -64,7 +64,8 @@ function forward(context: LaunchContext, kernels: Family, args: ForwardArguments
   const op = "layerNormForward";
   const usesPacks = allowsPacks([x, addend, sum, y, gain, bias], [width]) && width > 0;
   const numPacks = usesPacks ? width / packSize(x) : undefined;
-  const plan = planRow(kernels, floatDtype(op, x), { numPacks });
+  const hasFewRows = numRows <= context.multiprocessorCount;
+  const plan = planRow(kernels, floatDtype(op, x), { numPacks, hasFewRows });
   const blocksPerMultiprocessor = Math.max(1, Math.min(16, Math.floor(1024 / plan.block)));
   const grid = Math.min(numRows, context.multiprocessorCount * blocksPerMultiprocessor);
   context.launch(plan.kernel, overlapping(context, { grid, block: plan.block }), [
