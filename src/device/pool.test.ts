@@ -88,6 +88,18 @@ describe("MemoryPool", () => {
     expect(pool.allocate(8192).capacity).toBe(8192);
   });
 
+  it("gives idle classes back when a run changes its sizes", () => {
+    const pool = new MemoryPool("test", countingSource());
+    const inUse = pool.allocate(2 ** 28);
+    const old = Array.from({ length: 12 }, () => pool.allocate(2 ** 25));
+    for (const block of old) pool.release(block);
+    expect(pool.statistics().reservedBytes).toBe(2 ** 28 + 12 * 2 ** 25);
+    const next = pool.allocate(2 ** 24);
+    expect(pool.statistics().reservedBytes).toBe(2 ** 28 + 2 ** 24);
+    pool.release(next);
+    pool.release(inUse);
+  });
+
   it("refuses more than its limit without asking the system", () => {
     const source = countingSource();
     const pool = new MemoryPool("test", source, 2 ** 20);

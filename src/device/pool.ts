@@ -1,10 +1,11 @@
 /**
- * Device memory by size classes with free lists, live-byte accounting, and the buffers handed to callers. Shared by the
- * backends with native memory; they give a MemorySource.
+ * Native memory by size classes with free lists, live-byte accounting, and the buffers handed to callers. Knows nothing of where
+ * the memory is: a backend gives a MemorySource. (The CUDA backend joins free neighbours instead: docs/decisions/0010.)
  *
  * A released block is reused at once: work is queued in one stream, so its next user comes later in that stream. While a graph
  * is recorded, released blocks are held for it instead (they may serve again within the recording), because every
- * replay writes to them. Classes waste at most a fifth below 1 MiB and an eighth above.
+ * replay writes to them. Classes waste at most a fifth below 1 MiB and an eighth above. A run that changes its sizes leaves old
+ * classes idle: they go back to the system when a new block is needed and they are more than what is in use.
  */
 import { DisposedError, formatBytes, invariant, OutOfMemoryError } from "../base/index.ts";
 import type { Device, DeviceBuffer, MemoryStatistics } from "./contract.ts";
@@ -26,6 +27,8 @@ export interface Block {
 }
 
 const smallestClass = 256;
+/** Idle memory below this is never worth giving back. */
+const idleFloorBytes = 2 ** 28;
 const largeGranule = 2 ** 21;
 
 /** The capacity of the class that holds `byteLength`. */
@@ -140,6 +143,8 @@ export class MemoryPool {
   }
 
   #reserve(capacity: number, byteLength: number): Block {
+    const idleBytes = this.#idleBytes();
+    if (idleBytes > Math.max(idleFloorBytes, this.#reservedBytes - idleBytes)) this.trim();
     let address = this.#fits(capacity) ? this.#source.allocate(capacity) : 0;
     if (address === 0) {
       this.trim();
@@ -158,6 +163,12 @@ export class MemoryPool {
     this.#reservedBytes += capacity;
     this.#peakReservedBytes = Math.max(this.#peakReservedBytes, this.#reservedBytes);
     return { address, capacity, byteLength };
+  }
+
+  #idleBytes(): number {
+    let total = 0;
+    for (const [capacity, blocks] of this.#free) total += capacity * blocks.length;
+    return total;
   }
 
   #fits(capacity: number): boolean {

@@ -13,8 +13,8 @@
 
 namespace nt::gemm {
 
-/* Words of k per pass: a strip of A (14 rows: 24 KiB) stays in the first-level cache. */
-constexpr int64_t words_per_pass = 432;
+/* Words of k per pass: what a task packs of A (112 rows: 224 KiB) stays in the second-level cache. Fewer cost more passes over c. */
+constexpr int64_t words_per_pass = 512;
 /* Panels that a task packs, of 112 rows or 128 columns: about a quarter of a second-level cache of 1 MiB. */
 constexpr int64_t row_panels_per_task = 112 / max_rows, column_panels_per_task = 128 / max_columns;
 /* Neighbouring panels of the shared operand that are packed in one sweep. */
