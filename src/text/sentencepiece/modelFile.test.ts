@@ -89,7 +89,8 @@ describe("parseModel", () => {
           }
         },
       ),
-      { numRuns: 300 },
+      // A fixed seed: whether some damaged models are still readable must not depend on chance.
+      { numRuns: 300, seed: 11 },
     );
     expect(numRead).toBeGreaterThan(0);
   });
