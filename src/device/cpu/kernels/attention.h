@@ -100,7 +100,7 @@ inline int64_t num_tiles(const Problem& p, const Sequence& sequence, int64_t kv_
 
 /* Keys whose scores are computed and softened at a time, and their panels. */
 #if defined(NT_AVX512)
-constexpr int panels_per_block = 8;
+constexpr int panels_per_block = 6;
 #elif defined(NT_AVX2) || defined(NT_NEON)
 constexpr int panels_per_block = 10;
 #else

@@ -165,26 +165,26 @@ class Backward {
   static float* raw_scores(const Memory& m, int segment) { return m.scores + segment * 2 * Layout<Math>::segment_floats; }
   static float* raw_gradients(const Memory& m, int segment) { return raw_scores(m, segment) + Layout<Math>::segment_floats; }
   /* In pairs they get places of their own: weights and gradients with pairs of queries, gradients with pairs of keys. */
-  static constexpr int64_t narrow_floats = Layout<Math>::segment_floats / 2;
-  static float* narrow(const Memory& m, int kind, int segment) {
-    return m.scores + num_segments * 2 * Layout<Math>::segment_floats + (kind * num_segments + segment) * narrow_floats;
+  static constexpr int64_t pair_floats = Layout<Math>::segment_floats / 2;
+  static float* pair_place(const Memory& m, int kind, int segment) {
+    return m.scores + num_segments * 2 * Layout<Math>::segment_floats + (kind * num_segments + segment) * pair_floats;
   }
   static float* weights_of(const Memory& m, int segment) {
-    return Math::per_word == 1 ? raw_scores(m, segment) : narrow(m, 0, segment);
+    return Math::per_word == 1 ? raw_scores(m, segment) : pair_place(m, 0, segment);
   }
   static float* gradients_of(const Memory& m, int segment) {
-    return Math::per_word == 1 ? raw_gradients(m, segment) : narrow(m, 1, segment);
+    return Math::per_word == 1 ? raw_gradients(m, segment) : pair_place(m, 1, segment);
   }
   static float* gradient_words_of(const Memory& m, int segment) {
-    return Math::per_word == 1 ? raw_gradients(m, segment) : narrow(m, 2, segment);
+    return Math::per_word == 1 ? raw_gradients(m, segment) : pair_place(m, 2, segment);
   }
-  static constexpr int64_t operand_stride = Math::per_word == 1 ? 2 * Layout<Math>::segment_floats : narrow_floats;
+  static constexpr int64_t operand_stride = Math::per_word == 1 ? 2 * Layout<Math>::segment_floats : pair_floats;
 
   bool run_work(const Work& work, int thread) const {
     const int64_t num_own_tiles = num_segments * (work.end_pair - work.first_pair);
     const int64_t query_floats = work.wants_queries ? num_own_tiles * layout.query_gradient_floats() : 0;
     const int64_t chunk_floats = blocks_per_chunk * layout.block_stride, key_floats = chunk_keys * layout.ld;
-    const int64_t score_floats = num_segments * (2 * Layout<Math>::segment_floats + 3 * narrow_floats);
+    const int64_t score_floats = num_segments * (2 * Layout<Math>::segment_floats + 3 * pair_floats);
     float* memory = static_cast<float*>(
         scratch(thread, 4 * (query_floats + chunk_floats + 2 * key_floats + tiles_floats() + score_floats)));
     if (memory == nullptr) return false;
@@ -307,7 +307,7 @@ class Backward {
       bf16* by_query = reinterpret_cast<bf16*>(gradients_of(m, segment)) + column;
       float* by_key = gradient_words_of(m, segment) + column;
       const auto narrow_row = [](bf16* place, vec x) NT_INLINE {
-        *reinterpret_cast<half_words_anywhere*>(place) = __builtin_convertvector(((uvec)x + 0x8000) >> 16, half_words);
+        *reinterpret_cast<half_words_anywhere*>(place) = narrow(((uvec)x + 0x8000) >> 16);
       };
       for (int64_t at = 0; at < num_rows * tile_columns; at += 2 * tile_columns) {
         vec rows[2];

@@ -14,19 +14,143 @@ namespace {
 
 /* Query rows times heads per key/value head up to which dot products are the faster way. */
 constexpr int64_t most_direct_columns = 16;
-constexpr int64_t keys_per_span = 256, bytes_per_piece = 1024;
+/* Keys per task, and about how many bytes of a row and how many queries a task takes. */
+constexpr int64_t keys_per_span = 256, bytes_per_piece = 4096, columns_per_task = 64;
 /* Keys that are scored at a time: the lanes of a vector. */
 constexpr int step_keys = width;
+/* Rows read side by side: few, since each is a stream for the processor to fetch ahead. */
+constexpr int strip_rows = 4;
+/* Queries that share what is read, as far as the registers go. */
+#if defined(NT_AVX512) || defined(NT_NEON)
+constexpr int strip_queries = 4;
+#else
+constexpr int strip_queries = 2;
+#endif
 
-/* ---- one step: the dot products of a query with some keys, and the weighted sum of their values ------------------- */
+/* ---- strips: a few rows of one head with the queries that see it ------------------------------------------------- */
 
-/* The sums of the lanes of x[0], x[1], ... as the lanes of one vector. */
-NT_INLINE inline vec sum_lanes(const vec (&x)[step_keys]) {
+template <class Key>
+struct WideKeys {
+  using Element = Key;
+  using Math = Singles;
+  template <class Lanes>
+  static NT_INLINE vec key(const Key* row, Lanes lanes) {
+    return load_vec(row, lanes);
+  }
+};
+#if defined(NT_AVX512_BF16)
+/* Queries and keys in bf16. */
+struct PairKeys {
+  using Element = bf16;
+  using Math = Pairs;
+  static NT_INLINE vec key(const bf16* row, all_lanes) { return (vec)_mm512_loadu_si512(row); }
+  static NT_INLINE vec key(const bf16* row, some_lanes lanes) {
+    return (vec)_mm512_maskz_loadu_epi16((1u << lanes.count) - 1, row);
+  }
+};
+#endif
+
+/* A head's part of the rows of a strip, and the rows that come after it: these are fetched ahead, since blocks lie anywhere. */
+struct Strip {
+  const void *rows[strip_rows], *next[strip_rows];
+  int64_t at, head_dim; /* elements */
+
+  template <class Element>
+  NT_INLINE const Element* row(int r, int64_t i) const {
+    return static_cast<const Element*>(rows[r]) + at + i;
+  }
+  template <class Element>
+  NT_INLINE void fetch(int r, int64_t i) const {
+    __builtin_prefetch(static_cast<const Element*>(next[r]) + at + i, 0, 2);
+  }
+};
+
+/* Partial dot products of a strip's keys with some queries; those of key r and query c go to partials + (c * step_keys + r) * width. */
+template <class Keys, int queries>
+void score_strip(const Strip& strip, const float* query, int64_t query_stride, float* partials) {
+  constexpr int step = width * Keys::Math::per_word;
+  using Element = typename Keys::Element;
+  vec sums[queries][strip_rows];
+  clear(sums);
+  const auto add = [&](int64_t i, auto lanes) NT_INLINE {
+    vec keys[strip_rows];
+    unrolled<strip_rows>([&](auto r) NT_INLINE { 
+      keys[r] = Keys::key(strip.template row<Element>(r, i), lanes);
+      strip.template fetch<Element>(r, i);
+    });
+    unrolled<queries>([&](auto c) NT_INLINE {
+      const vec own = load_vec(query + c * query_stride + i / Keys::Math::per_word);
+      unrolled<strip_rows>([&](auto r) NT_INLINE { sums[c][r] = Keys::Math::multiply_add(sums[c][r], own, keys[r]); });
+    });
+  };
+  int64_t i = 0;
+  for (; i + step <= strip.head_dim; i += step) add(i, all_lanes{});
+  if (i < strip.head_dim) add(i, some_lanes{static_cast<int>(strip.head_dim - i)});
+  unrolled<queries>([&](auto c) NT_INLINE {
+    unrolled<strip_rows>([&](auto r) NT_INLINE { store_vec(partials + (c * step_keys + r) * width, sums[c][r]); });
+  });
+}
+
+template <class Value, int queries, int vectors, class Lanes>
+NT_INLINE inline void add_values(const Strip& strip, int64_t i, Lanes lanes, const float* weights, float* outputs, int64_t output_stride) {
+  vec sums[queries][vectors];
+  unrolled<queries>([&](auto c) NT_INLINE {
+    unrolled<vectors>([&](auto j) NT_INLINE { sums[c][j] = load_vec(outputs + c * output_stride + i + j * width); });
+  });
+  unrolled<strip_rows>([&](auto r) NT_INLINE {
+    vec values[vectors];
+    unrolled<vectors>([&](auto j) NT_INLINE {
+      values[j] = load_vec(strip.template row<Value>(r, i + j * width), lanes);
+      if constexpr (j * width * sizeof(Value) % 64 == 0) strip.template fetch<Value>(r, i + j * width);
+    });
+    unrolled<queries>([&](auto c) NT_INLINE {
+      const vec weight = broadcast(weights[c * step_keys + r]);
+      unrolled<vectors>([&](auto j) NT_INLINE { sums[c][j] += weight * values[j]; });
+    });
+  });
+  unrolled<queries>([&](auto c) NT_INLINE {
+    unrolled<vectors>([&](auto j) NT_INLINE { store_vec(outputs + c * output_stride + i + j * width, sums[c][j]); });
+  });
+}
+
+/* outputs of some queries += a strip's values, with weights[c * step_keys + r]. */
+template <class Value, int queries>
+void value_strip(const Strip& strip, const float* weights, float* outputs, int64_t output_stride) {
+  constexpr int vectors = 4;
+  int64_t i = 0;
+  for (; i + vectors * width <= strip.head_dim; i += vectors * width)
+    add_values<Value, queries, vectors>(strip, i, all_lanes{}, weights, outputs, output_stride);
+  for_vectors(i, strip.head_dim, [&](int64_t at, auto lanes) NT_INLINE {
+    add_values<Value, queries, 1>(strip, at, lanes, weights, outputs, output_stride);
+  });
+}
+
+using ScoreStrip = void (*)(const Strip& strip, const float* query, int64_t query_stride, float* partials);
+using ValueStrip = void (*)(const Strip& strip, const float* weights, float* outputs, int64_t output_stride);
+
+/* By the number of queries less one. */
+struct StripTable {
+  ScoreStrip score[strip_queries];
+  ValueStrip value[strip_queries];
+
+  template <class Keys>
+  void set_keys() {
+    unrolled<strip_queries>([&](auto i) { score[i] = score_strip<Keys, i + 1>; });
+  }
+  template <class Value>
+  void set_values() {
+    unrolled<strip_queries>([&](auto i) { value[i] = value_strip<Value, i + 1>; });
+  }
+};
+
+/* The sums of the lanes of step_keys vectors, as the lanes of one. */
+NT_INLINE inline vec sum_lanes(const float* x) {
 #if defined(NT_AVX512)
   /* A transposition that adds at every level. */
   vec a[8], b[4];
   unrolled<8>([&](auto i) NT_INLINE {
-    a[i] = (vec)_mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]) + (vec)_mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+    const vec first = load_vec(x + 2 * i * width), second = load_vec(x + (2 * i + 1) * width);
+    a[i] = (vec)_mm512_unpacklo_ps(first, second) + (vec)_mm512_unpackhi_ps(first, second);
   });
   unrolled<4>([&](auto i) NT_INLINE {
     const __m512d low = (__m512d)a[2 * i], high = (__m512d)a[2 * i + 1];
@@ -38,67 +162,14 @@ NT_INLINE inline vec sum_lanes(const vec (&x)[step_keys]) {
   return halves(halves(b[0], b[1]), halves(b[2], b[3]));
 #else
   vec result;
-  for (int i = 0; i < step_keys; i++) result[i] = sum_of(x[i]);
+  for (int i = 0; i < step_keys; i++) result[i] = sum_of(load_vec(x + i * width));
   return result;
 #endif
 }
 
-/* The place of a head within the rows of a cache, in elements. */
-using ScoreStep = vec (*)(const void* const* rows, int64_t at, const void* query, int64_t head_dim);
-using ValueStep = void (*)(const void* const* rows, int64_t at, const float* weights, int64_t head_dim, float* output);
-
-template <class Key>
-vec score_step(const void* const* rows, int64_t at, const void* query, int64_t head_dim) {
-  const float* q = static_cast<const float*>(query);
-  vec sums[step_keys] = {};
-  for_vectors(0, head_dim, [&](int64_t i, auto lanes) NT_INLINE {
-    const vec own = load_vec(q + i, lanes);
-    unrolled<step_keys>([&](auto s) NT_INLINE { sums[s] += own * load_vec(static_cast<const Key*>(rows[s]) + at + i, lanes); });
-  });
-  return sum_lanes(sums);
-}
-
-#if defined(NT_AVX512_BF16)
-/* Query and keys in bf16. */
-vec score_step_pairs(const void* const* rows, int64_t at, const void* query, int64_t head_dim) {
-  const bf16* q = static_cast<const bf16*>(query);
-  vec sums[step_keys] = {};
-  for (int64_t i = 0; i < head_dim; i += 2 * width) {
-    const vec own = words_along<Pairs>(q, i, head_dim);
-    unrolled<step_keys>([&](auto s) NT_INLINE {
-      sums[s] = Pairs::multiply_add(sums[s], own, words_along<Pairs>(static_cast<const bf16*>(rows[s]) + at, i, head_dim));
-    });
-  }
-  return sum_lanes(sums);
-}
-#endif
-
-template <class Value, int vectors, class Lanes>
-NT_INLINE inline void add_values(const void* const* rows, int64_t at, const float* weights, Lanes lanes, float* output) {
-  vec sums[vectors];
-  unrolled<vectors>([&](auto j) NT_INLINE { sums[j] = load_vec(output + j * width, lanes); });
-  for (int s = 0; s < step_keys; s++) {
-    const vec weight = broadcast(weights[s]);
-    const Value* row = static_cast<const Value*>(rows[s]) + at;
-    unrolled<vectors>([&](auto j) NT_INLINE { sums[j] += weight * load_vec(row + j * width, lanes); });
-  }
-  unrolled<vectors>([&](auto j) NT_INLINE { store_vec(output + j * width, sums[j], lanes); });
-}
-
-template <class Value>
-void value_step(const void* const* rows, int64_t at, const float* weights, int64_t head_dim, float* output) {
-  constexpr int most = 8;
-  int64_t i = 0;
-  for (; i + most * width <= head_dim; i += most * width)
-    add_values<Value, most>(rows, at + i, weights, all_lanes{}, output + i);
-  for_vectors(i, head_dim, [&](int64_t c, auto lanes) NT_INLINE {
-    add_values<Value, 1>(rows, at + c, weights, lanes, output + c);
-  });
-}
-
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 
-/* The softmax so far of one query of one head: the part over one span of keys, or all of it. Its weighted values follow it. */
+/* The softmax over one span of keys, for one query of one head. Its weighted values follow it. */
 struct Partial {
   float highest, total;
 
@@ -109,16 +180,15 @@ struct Partial {
 class Decode {
  public:
   Decode(const Problem& problem, const Sequence* sequences_, int64_t count)
-      : p(problem), sequences(sequences_), num_sequences(count) {
-    const int64_t head_bytes = max(p.k.head_bytes, p.v.head_bytes);
-    heads_per_task = min(p.heads.num_kv_heads, max<int64_t>(1, bytes_per_piece / max<int64_t>(head_bytes, 1)));
-    num_head_runs = ceil_div(p.heads.num_kv_heads, heads_per_task);
-    add_weighted = p.v.is_wide ? value_step<float> : value_step<bf16>;
-    score = p.k.is_wide ? score_step<float> : score_step<bf16>;
+      : p(problem), sequences(sequences_), num_sequences(count), padded_dim(round_up(problem.heads.head_dim, 2 * width)) {
+    if (p.k.is_wide) strips.set_keys<WideKeys<float>>();
+    else strips.set_keys<WideKeys<bf16>>();
 #if defined(NT_AVX512_BF16)
     uses_pairs = !p.q.is_wide && !p.k.is_wide;
-    if (uses_pairs) score = score_step_pairs;
+    if (uses_pairs) strips.set_keys<PairKeys>();
 #endif
+    if (p.v.is_wide) strips.set_values<float>();
+    else strips.set_values<bf16>();
   }
 
   int32_t run() {
@@ -126,9 +196,7 @@ class Decode {
     if (num_tasks < 0) return out_of_memory;
     bool has_failed = false;
     parallel_tasks(num_tasks, [&](int64_t task, int thread) {
-      float* queries = static_cast<float*>(scratch(thread, 4 * p.heads.head_dim * most_direct_columns * heads_per_task + 64));
-      if (queries == nullptr) has_failed = true;
-      else run_span(task, queries);
+      if (!run_span(task, thread)) has_failed = true;
     });
     if (has_failed) return out_of_memory;
     parallel_for(num_sequences * p.heads.num_heads, 1, [&](int64_t begin, int64_t end, int) {
@@ -140,11 +208,10 @@ class Decode {
  private:
   const Problem& p;
   const Sequence* const sequences;
-  const int64_t num_sequences;
-  int64_t heads_per_task, num_head_runs;
-  [[maybe_unused]] bool uses_pairs = false;
-  ScoreStep score;
-  ValueStep add_weighted;
+  const int64_t num_sequences, padded_dim;
+  int64_t heads_per_task = 1, num_head_runs = 0;
+  bool uses_pairs = false;
+  StripTable strips;
   /* Per sequence: its first span, and its first partial result; one more entry ends the last. */
   struct Place {
     int64_t span, partial;
@@ -159,12 +226,18 @@ class Decode {
     places = static_cast<Place*>(shared_scratch(0, static_cast<int64_t>(sizeof(Place)) * (num_sequences + 1)));
     if (places == nullptr) return -1;
     Place next{0, 0};
+    int64_t most_queries = 1;
     for (int64_t i = 0; i < num_sequences; i++) {
       places[i] = next;
       next.span += num_spans(sequences[i]);
       next.partial += num_spans(sequences[i]) * sequences[i].num_queries * p.heads.num_heads;
+      most_queries = max(most_queries, sequences[i].num_queries);
     }
     places[num_sequences] = next;
+    const int64_t columns_per_head = most_queries * ceil_div(p.heads.num_heads, p.heads.num_kv_heads);
+    heads_per_task = min(bytes_per_piece / max(p.k.head_bytes, p.v.head_bytes), columns_per_task / columns_per_head);
+    heads_per_task = max<int64_t>(1, min(heads_per_task, p.heads.num_kv_heads));
+    num_head_runs = ceil_div(p.heads.num_kv_heads, heads_per_task);
     partials = static_cast<float*>(shared_scratch(1, 4 * max<int64_t>(next.partial, 1) * Partial::floats(p.heads.head_dim)));
     return partials == nullptr ? -1 : next.span * num_head_runs;
   }
@@ -185,104 +258,147 @@ class Decode {
     return low;
   }
 
-  /* The queries of a run of heads as the scoring step wants them, and empty partial results. */
-  void start(int64_t index, int64_t span, int64_t first_head, int64_t end_head, float* queries) const {
-    const Sequence& sequence = sequences[index];
-    for (int64_t head = first_head; head < end_head; head++) {
-      for (int64_t t = 0; t < sequence.num_queries; t++) {
-        Partial& partial = partial_at(index, span, t, head);
-        partial.highest = -INFINITY;
-        partial.total = 0;
-        std::memset(partial.output(), 0, static_cast<size_t>(p.heads.head_dim) * sizeof(float));
-        if (uses_pairs) continue;
-        const void* row = p.q.at(sequence.first_query + t, head);
-        for_vectors(0, p.heads.head_dim, [&](int64_t i, auto lanes) NT_INLINE {
-          store_vec(queries + i, p.q.is_wide ? load_vec(static_cast<const float*>(row) + i, lanes)
-                                             : load_vec(static_cast<const bf16*>(row) + i, lanes), lanes);
-        });
-        queries += p.heads.head_dim;
-      }
-    }
-  }
+  /* A run of heads over a span of keys. Its queries are its columns: query t of head h is (h - first_head) * num_queries + t. */
+  struct Span {
+    const Sequence& sequence;
+    int64_t index, span, first_key, end_key, first_kv, end_kv, first_head, end_head;
 
-  void run_span(int64_t task, float* queries) const {
-    const int64_t span_index = task / num_head_runs, index = sequence_of_span(span_index);
-    const Sequence& sequence = sequences[index];
-    const int64_t span = span_index - places[index].span;
-    const int64_t first_kv = task % num_head_runs * heads_per_task;
-    const int64_t end_kv = min(first_kv + heads_per_task, p.heads.num_kv_heads);
-    start(index, span, p.heads.first_head(first_kv), p.heads.first_head(end_kv), queries);
-    const int64_t end = min((span + 1) * keys_per_span, sequence.num_keys);
-    for (int64_t first = span * keys_per_span; first < end; first += step_keys) {
-      const void *keys[step_keys], *values[step_keys];
-      for (int64_t s = 0; s < step_keys; s++) {
-        const int64_t row = sequence.key_row(min(first + s, end - 1)); /* beyond the last key: masked below */
-        keys[s] = p.k.at(row, 0);
-        values[s] = p.v.at(row, 0);
-      }
-      const float* query = queries;
-      for (int64_t kv_head = first_kv; kv_head < end_kv; kv_head++) {
-        const int64_t first_head = p.heads.first_head(kv_head), end_head = p.heads.first_head(kv_head + 1);
-        for (int64_t head = first_head; head < end_head; head++) {
-          for (int64_t t = 0; t < sequence.num_queries; t++, query += p.heads.head_dim) {
-            const void* own = uses_pairs ? p.q.at(sequence.first_query + t, head) : query;
-            const int64_t num_visible = min(end, sequence.num_visible(t, true)) - first;
-            if (num_visible > 0)
-              run_step({keys, values, kv_head * p.heads.head_dim, own, num_visible}, partial_at(index, span, t, head));
-          }
-        }
-      }
-    }
-  }
-
-  struct Step {
-    const void* const *keys, *const *values;
-    int64_t at;
-    const void* query;
-    int64_t num_visible;
+    int64_t num_columns() const { return (end_head - first_head) * sequence.num_queries; }
+    int64_t head_of(int64_t column) const { return first_head + column / sequence.num_queries; }
+    int64_t query_of(int64_t column) const { return column % sequence.num_queries; }
+  };
+  /* Of one thread; per column. */
+  struct Memory {
+    float *queries, *outputs; /* padded_dim each; queries hold words */
+    float *scores;            /* step_keys partial dot products of `width` lanes */
+    float *weights;           /* step_keys */
+    float *highest, *total;
   };
 
-  void run_step(const Step& step, Partial& partial) const {
-    const vec raw = score(step.keys, step.at, step.query, p.heads.head_dim) * (p.scale * 1.44269504f);
-    const vec scores = lane_numbers() < static_cast<int32_t>(min<int64_t>(step.num_visible, step_keys)) ? raw : broadcast(-INFINITY);
-    const float highest = max(partial.highest, max_of(scores));
-    float* output = partial.output();
-    if (highest > partial.highest) {
-      const vec factor = exp2(broadcast(partial.highest - highest));
-      partial.highest = highest;
-      partial.total *= factor[0];
-      for_vectors(0, p.heads.head_dim, [&](int64_t i, auto lanes) NT_INLINE { store_vec(output + i, load_vec(output + i, lanes) * factor, lanes); });
+  bool run_span(int64_t task, int thread) const {
+    const int64_t span_index = task / num_head_runs, index = sequence_of_span(span_index);
+    const Sequence& sequence = sequences[index];
+    const int64_t span = span_index - places[index].span, first_key = span * keys_per_span;
+    const int64_t first_kv = task % num_head_runs * heads_per_task;
+    const int64_t end_kv = min(first_kv + heads_per_task, p.heads.num_kv_heads);
+    const Span own{sequence, index, span, first_key, min(first_key + keys_per_span, sequence.num_keys),
+                   first_kv, end_kv, p.heads.first_head(first_kv), p.heads.first_head(end_kv)};
+    const int64_t columns = own.num_columns();
+    float* memory = static_cast<float*>(scratch(thread, 4 * columns * (2 * padded_dim + step_keys * (width + 1) + 2) + 64));
+    if (memory == nullptr) return false;
+    Memory m;
+    m.queries = memory;
+    m.outputs = m.queries + columns * padded_dim;
+    m.scores = m.outputs + columns * padded_dim;
+    m.weights = m.scores + columns * step_keys * width;
+    m.highest = m.weights + columns * step_keys;
+    m.total = m.highest + columns;
+    start(own, m);
+    for (int64_t first = own.first_key; first < own.end_key; first += step_keys) run_step(own, first, m);
+    for (int64_t c = 0; c < columns; c++) {
+      Partial& partial = partial_at(index, span, own.query_of(c), own.head_of(c));
+      partial.highest = m.highest[c];
+      partial.total = m.total[c];
+      std::memcpy(partial.output(), m.outputs + c * padded_dim, static_cast<size_t>(p.heads.head_dim) * sizeof(float));
     }
-    alignas(64) float weights[step_keys];
-    const vec own = exp2(scores - broadcast(highest == -INFINITY ? 0 : highest));
-    store_vec(weights, own);
-    partial.total += sum_of(own);
-    add_weighted(step.values, step.at, weights, p.heads.head_dim, output);
+    return true;
+  }
+
+  void start(const Span& span, const Memory& m) const {
+    const int64_t head_dim = p.heads.head_dim;
+    std::memset(m.queries, 0, static_cast<size_t>(2 * span.num_columns() * padded_dim) * sizeof(float));
+    for (int64_t c = 0; c < span.num_columns(); c++) {
+      m.highest[c] = -INFINITY;
+      m.total[c] = 0;
+      float* query = m.queries + c * padded_dim;
+      const void* row = p.q.at(span.sequence.first_query + span.query_of(c), span.head_of(c));
+      if (uses_pairs || p.q.is_wide) {
+        std::memcpy(query, row, static_cast<size_t>(p.q.head_bytes));
+        continue;
+      }
+      for_vectors(0, head_dim, [&](int64_t i, auto lanes) NT_INLINE {
+        store_vec(query + i, load_vec(static_cast<const bf16*>(row) + i, lanes));
+      });
+    }
+  }
+
+  /* Keys first .. first + step_keys of a span; beyond its last key the last again, which is masked. */
+  void run_step(const Span& span, int64_t first, const Memory& m) const {
+    const void *keys[step_keys + strip_rows], *values[step_keys + strip_rows];
+    for (int64_t s = 0; s < step_keys + strip_rows; s++) {
+      const int64_t row = span.sequence.key_row(min(first + s, span.end_key - 1));
+      keys[s] = p.k.at(row, 0);
+      values[s] = p.v.at(row, 0);
+    }
+    for_strips(span, keys, [&](const Strip& strip, int first_row, int64_t c, int queries) {
+      strips.score[queries - 1](strip, m.queries + c * padded_dim, padded_dim, m.scores + (c * step_keys + first_row) * width);
+    });
+    for (int64_t c = 0; c < span.num_columns(); c++)
+      soften(c, min(span.end_key, span.sequence.num_visible(span.query_of(c), true)) - first, m);
+    for_strips(span, values, [&](const Strip& strip, int first_row, int64_t c, int queries) {
+      strips.value[queries - 1](strip, m.weights + c * step_keys + first_row, m.outputs + c * padded_dim, padded_dim);
+    });
+  }
+
+  /* Calls body(strip, its first row, first column, number of columns): rows outside, so that they are read from end to end. */
+  template <class Body>
+  void for_strips(const Span& span, const void* const* rows, const Body& body) const {
+    for (int row = 0; row < step_keys; row += strip_rows) {
+      Strip strip;
+      std::memcpy(strip.rows, rows + row, sizeof(strip.rows));
+      std::memcpy(strip.next, rows + row + strip_rows, sizeof(strip.next));
+      strip.head_dim = p.heads.head_dim;
+      for (int64_t kv_head = span.first_kv; kv_head < span.end_kv; kv_head++) {
+        strip.at = kv_head * p.heads.head_dim;
+        const int64_t end = (p.heads.first_head(kv_head + 1) - span.first_head) * span.sequence.num_queries;
+        for (int64_t c = (p.heads.first_head(kv_head) - span.first_head) * span.sequence.num_queries; c < end; c += strip_queries)
+          body(strip, row, c, static_cast<int>(min<int64_t>(end - c, strip_queries)));
+      }
+    }
+  }
+
+  /* The weights of a column's step, of which it sees the first num_visible keys. */
+  void soften(int64_t c, int64_t num_visible, const Memory& m) const {
+    const int32_t seen = static_cast<int32_t>(max<int64_t>(0, min<int64_t>(num_visible, step_keys)));
+    const vec raw = sum_lanes(m.scores + c * step_keys * width) * (p.scale * 1.44269504f);
+    const vec scores = lane_numbers() < seen ? raw : broadcast(-INFINITY);
+    const float before = m.highest[c], highest = max(before, max_of(scores));
+    const float centre = highest == -INFINITY ? 0 : highest;
+    if (highest > before) {
+      const vec factor = exp2(broadcast(before - centre));
+      float* output = m.outputs + c * padded_dim;
+      for (int64_t i = 0; i < padded_dim; i += width) store_vec(output + i, load_vec(output + i) * factor);
+      m.highest[c] = highest;
+      m.total[c] *= factor[0];
+    }
+    const vec weights = exp2(scores - centre);
+    store_vec(m.weights + c * step_keys, weights);
+    m.total[c] += sum_of(weights);
   }
 
   /* The output rows of one head of a sequence from the parts over its spans. */
   void join(int64_t index, int64_t head) const {
     const Sequence& sequence = sequences[index];
-    const int64_t spans = num_spans(sequence), head_dim = p.heads.head_dim;
+    const int64_t spans = num_spans(sequence);
     for (int64_t t = 0; t < sequence.num_queries; t++) {
       float highest = -INFINITY, total = 0;
       for (int64_t span = 0; span < spans; span++) highest = max(highest, partial_at(index, span, t, head).highest);
       const float centre = highest == -INFINITY ? 0 : highest;
       for (int64_t span = 0; span < spans; span++) {
-        const Partial& partial = partial_at(index, span, t, head);
-        total += partial.total * exp2(broadcast(partial.highest - centre))[0];
+        Partial& partial = partial_at(index, span, t, head);
+        partial.highest = exp2(broadcast(partial.highest - centre))[0]; /* from now on its share */
+        total += partial.total * partial.highest;
       }
-      const bool sees_none = sequence.num_visible(t, true) == 0;
-      for_vectors(0, head_dim, [&](int64_t i, auto lanes) NT_INLINE {
+      const float inverse = sequence.num_visible(t, true) == 0 ? 0 : 1 / total;
+      void* row = p.o.at(sequence.first_query + t, head);
+      for_vectors(0, p.heads.head_dim, [&](int64_t i, auto lanes) NT_INLINE {
         vec sum{};
         for (int64_t span = 0; span < spans; span++) {
           Partial& partial = partial_at(index, span, t, head);
-          sum += load_vec(partial.output() + i, lanes) * exp2(broadcast(partial.highest - centre));
+          sum += load_vec(partial.output() + i, lanes) * partial.highest;
         }
-        const vec result = sees_none ? vec{} : sum / total;
-        void* row = p.o.at(sequence.first_query + t, head);
-        if (p.o.is_wide) store_vec(static_cast<float*>(row) + i, result, lanes);
-        else store_vec(static_cast<bf16*>(row) + i, result, lanes);
+        if (p.o.is_wide) store_vec(static_cast<float*>(row) + i, sum * inverse, lanes);
+        else store_vec(static_cast<bf16*>(row) + i, sum * inverse, lanes);
       });
     }
   }

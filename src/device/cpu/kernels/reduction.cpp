@@ -11,23 +11,52 @@ namespace {
 
 constexpr int64_t block_elements = 1 << 16;
 
+template <bool squares>
+inline NT_INLINE dvec term(dvec x) {
+  if constexpr (squares) return x * x;
+  else return x;
+}
+
 template <bool squares, class T>
-double block_sum(const T* x, int64_t count) {
+double exact_sum(const T* x, int64_t count) {
+  double total = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const double value = load(x + i);
+    total += squares ? value * value : value;
+  }
+  return total;
+}
+
+template <bool squares>
+double block_sum(const float* x, int64_t count) {
   constexpr int chains = 4;
   dvec sums[chains] = {};
   int64_t i = 0;
-  for (; i + chains * double_width <= count; i += chains * double_width) {
-    unrolled<chains>([&](auto c) NT_INLINE {
-      const dvec value = load_doubles(x + i + c * double_width);
-      sums[c] += squares ? value * value : value;
+  for (; i + chains * double_width <= count; i += chains * double_width)
+    unrolled<chains>([&](auto c) NT_INLINE { sums[c] += term<squares>(load_doubles(x + i + c * double_width)); });
+  return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3])) + exact_sum<squares>(x + i, count - i);
+}
+
+/* The squares of bf16 numbers are exact in f32, and short runs of them lose little: f64 for each would be slower than the memory. */
+template <bool squares>
+double block_sum(const bf16* x, int64_t count) {
+  constexpr int run = 8;
+  dvec sums{};
+  int64_t i = 0;
+  for (; i + run * width <= count; i += run * width) {
+    vec parts[2] = {};
+    unrolled<run>([&](auto c) NT_INLINE {
+      const vec value = load_vec(x + i + c * width);
+      parts[c % 2] += squares ? value * value : value;
     });
+    alignas(64) float lanes[width];
+    store_vec(lanes, parts[0] + parts[1]);
+    sums += load_doubles(lanes) + load_doubles(lanes + double_width);
   }
-  double rest = 0;
-  for (; i < count; i++) {
-    const double value = load(x + i);
-    rest += squares ? value * value : value;
-  }
-  return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+  const double total = sum_of(sums) + exact_sum<squares>(x + i, count - i);
+  /* Squares out of the range of f32. */
+  if (squares && !(total > 1e-30 && total < 1e37)) return exact_sum<squares>(x, count);
+  return total;
 }
 
 template <bool squares>

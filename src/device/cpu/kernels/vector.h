@@ -32,8 +32,6 @@ typedef uint16_t half_words __attribute__((vector_size(width * 2)));
 typedef double dvec __attribute__((vector_size(width * 4)));
 typedef int64_t lvec __attribute__((vector_size(width * 4)));
 typedef float float_half __attribute__((vector_size(width * 2)));
-typedef uint32_t word_half __attribute__((vector_size(width * 2)));
-typedef uint16_t word_quarter __attribute__((vector_size(width)));
 constexpr int double_width = width / 2;
 
 /* The same at any address. */
@@ -42,7 +40,6 @@ typedef int32_t ivec_anywhere __attribute__((vector_size(width * 4), aligned(4),
 typedef double dvec_anywhere __attribute__((vector_size(width * 4), aligned(8), may_alias));
 typedef uint16_t half_words_anywhere __attribute__((vector_size(width * 2), aligned(2), may_alias));
 typedef float float_half_anywhere __attribute__((vector_size(width * 2), aligned(4), may_alias));
-typedef uint16_t word_quarter_anywhere __attribute__((vector_size(width), aligned(2), may_alias));
 
 /* body(0) .. body(N - 1) with constant indices: what keeps an array of vectors in registers. */
 template <class Body, int... I>
@@ -86,9 +83,29 @@ struct some_lanes {
 inline NT_INLINE vec load_vec(const float* p, all_lanes = {}) { return *reinterpret_cast<const vec_anywhere*>(p); }
 inline NT_INLINE void store_vec(float* p, vec x, all_lanes = {}) { *reinterpret_cast<vec_anywhere*>(p) = x; }
 
+/* Words of 16 bits as words of 32 and back; the extension's conversion is several instructions on x86. */
+inline NT_INLINE uvec widen(half_words x) {
+#if defined(NT_AVX512)
+  return (uvec)_mm512_cvtepu16_epi32((__m256i)x);
+#elif defined(NT_AVX2)
+  return (uvec)_mm256_cvtepu16_epi32((__m128i)x);
+#else
+  return __builtin_convertvector(x, uvec);
+#endif
+}
+inline NT_INLINE half_words narrow(uvec x) {
+#if defined(NT_AVX512)
+  return (half_words)_mm512_cvtepi32_epi16((__m512i)x);
+#elif defined(NT_AVX2)
+  const __m256i packed = _mm256_packus_epi32((__m256i)x, (__m256i)x);
+  return (half_words)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return __builtin_convertvector(x, half_words);
+#endif
+}
+
 inline NT_INLINE vec load_vec(const bf16* p, all_lanes = {}) {
-  const half_words words = *reinterpret_cast<const half_words_anywhere*>(p);
-  return (vec)(__builtin_convertvector(words, uvec) << 16);
+  return (vec)(widen(*reinterpret_cast<const half_words_anywhere*>(p)) << 16);
 }
 
 /* The bits of x rounded to bf16, in the high half of each lane; the low half is rubbish. */
@@ -98,7 +115,7 @@ inline NT_INLINE uvec round_to_bf16(vec x) {
   return x == x ? rounded : bits | 0x400000;
 }
 inline NT_INLINE void store_vec(bf16* p, vec x, all_lanes = {}) {
-  *reinterpret_cast<half_words_anywhere*>(p) = __builtin_convertvector(round_to_bf16(x) >> 16, half_words);
+  *reinterpret_cast<half_words_anywhere*>(p) = narrow(round_to_bf16(x) >> 16);
 }
 
 #if defined(NT_AVX512)
@@ -106,11 +123,11 @@ inline NT_INLINE __mmask16 first_lanes(some_lanes lanes) { return static_cast<__
 inline NT_INLINE vec load_vec(const float* p, some_lanes lanes) { return _mm512_maskz_loadu_ps(first_lanes(lanes), p); }
 inline NT_INLINE vec load_vec(const bf16* p, some_lanes lanes) {
   const half_words words = (half_words)_mm256_maskz_loadu_epi16(first_lanes(lanes), p);
-  return (vec)(__builtin_convertvector(words, uvec) << 16);
+  return (vec)(widen(words) << 16);
 }
 inline NT_INLINE void store_vec(float* p, vec x, some_lanes lanes) { _mm512_mask_storeu_ps(p, first_lanes(lanes), x); }
 inline NT_INLINE void store_vec(bf16* p, vec x, some_lanes lanes) {
-  const half_words words = __builtin_convertvector(round_to_bf16(x) >> 16, half_words);
+  const half_words words = narrow(round_to_bf16(x) >> 16);
   _mm256_mask_storeu_epi16(p, first_lanes(lanes), (__m256i)words);
 }
 #else
@@ -131,11 +148,13 @@ inline __attribute__((noinline)) void store_vec(T* p, vec x, some_lanes lanes) {
 
 /* The next half vector as f64. */
 inline NT_INLINE dvec load_doubles(const float* p) {
+#if defined(NT_AVX512)
+  return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(NT_AVX2)
+  return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
   return __builtin_convertvector(*reinterpret_cast<const float_half_anywhere*>(p), dvec);
-}
-inline NT_INLINE dvec load_doubles(const bf16* p) {
-  const word_quarter words = *reinterpret_cast<const word_quarter_anywhere*>(p);
-  return __builtin_convertvector((float_half)(__builtin_convertvector(words, word_half) << 16), dvec);
+#endif
 }
 
 /* Calls body(i, lanes) for i = begin, begin + width, ... up to end. */
