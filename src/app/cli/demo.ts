@@ -7,7 +7,7 @@ export function registerDemo(program: Command): void {
   program
     .command("demo")
     .description("train a small Nemotron model on Nautilus' own source and docs, then write text live")
-    .option("--seconds <number>", "time to train for", realNumber(1), 80)
+    .option("--seconds <number>", "time to train for", realNumber(1), 70)
     .option("--run <folder>", "folder of the run", "runs/demo")
     .addOption(deviceOption())
     .addOption(threadsOption())
