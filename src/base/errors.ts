@@ -76,6 +76,16 @@ export class FileError extends NautilusError {
   override readonly code = "file";
 }
 
+/** A request to a running model asks for what cannot be: servers answer 400. */
+export class RequestError extends NautilusError {
+  override readonly code = "request";
+}
+/** The engine died under a request: servers answer 503. */
+export class EngineFailedError extends NautilusError {
+  override readonly code = "engine-failed";
+  override readonly exitCode = 1;
+}
+
 /** Throws when something that our own code guarantees does not hold. */
 export function invariant(condition: unknown, message: string): asserts condition {
   if (!condition) throw new InvariantError(message);

@@ -10,3 +10,13 @@ export type { RunnerSequence } from "./stepInputs.ts";
 export { generateText } from "./generateText.ts";
 export type { TextEvent, TextRequest } from "./generateText.ts";
 export { TextStream } from "./textStream.ts";
+export type {
+  Engine,
+  EngineEvent,
+  EngineFinishReason,
+  EngineModelInfo,
+  EngineRequest,
+  EngineStatistics,
+  OutputConstraint,
+  TokenLogprobs,
+} from "./engine/contract.ts";

@@ -18,6 +18,10 @@ const samplingSchema = z.strictObject({
   stop: z.array(z.string().min(1)).default([]),
   /** Ends at the end-of-document token; false goes on through it. */
   stopAtEnd: z.boolean().default(true),
+  /** No end token is drawn, and no stop string ends the text, before so many tokens. */
+  minTokens: z.int().nonnegative().default(0),
+  /** Added to the logits of these tokens before anything else: [token, bias]. */
+  logitBias: z.array(z.tuple([z.int().nonnegative(), z.number()])).default([]),
 });
 
 /** Options of one request as a caller writes them. */
