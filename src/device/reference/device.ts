@@ -18,6 +18,7 @@ import type {
 } from "../contract.ts";
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
+import { adapterKernels } from "./adapter.ts";
 import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { attentionKernels } from "./attention.ts";
 import { cacheKernels } from "./cache.ts";
@@ -29,6 +30,7 @@ import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
 import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
+import { quantiseKernels } from "./quantise.ts";
 import { rotaryKernels } from "./rotary.ts";
 import { samplingKernels } from "./sampling.ts";
 
@@ -37,6 +39,8 @@ const kernels: ReferenceKernels = {
   ...elementwiseKernels,
   ...embeddingKernels,
   ...matmulKernels,
+  ...quantiseKernels,
+  ...adapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
