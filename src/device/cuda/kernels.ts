@@ -13,6 +13,7 @@ import { lossKernels } from "./launch/loss.ts";
 import { normKernels } from "./launch/norm.ts";
 import { optimizerKernels } from "./launch/optimizer.ts";
 import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
+import { adapterKernels, quantiseKernels } from "./launch/quantise.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
 import { samplingKernels } from "./launch/sampling.ts";
@@ -22,6 +23,8 @@ export const cudaKernels: CudaKernels = {
   ...elementwiseKernels,
   ...reduceKernels,
   ...embeddingKernels,
+  ...quantiseKernels,
+  ...adapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
