@@ -311,7 +311,7 @@ export const ops = {
   },
   scaleColumns: {
     summary:
-      "y[row, c] = x[row, c] * scale[c] / divisor[c] (1 where divisor is null); x, y (N, C) with row strides, scale, divisor (C). y may be x.",
+      "y[row, c] = x[row, c] * (scale[c] / divisor[c]) (divisor 1 where null); x, y (N, C) with row strides, scale, divisor (C). y may be x.",
     tensors: { x: "read", scale: "read", divisor: "read?", y: "write" },
     integers: ["numRows", "width", "xRowStride", "yRowStride"],
     floats: [],

@@ -26,7 +26,7 @@ export const adapterKernels = {
     const divisors = divisor && read(divisor, width);
     for (let row = 0; row < numRows; row++) {
       const values = read(x, width, row * xRowStride);
-      for (let c = 0; c < width; c++) values[c] = (values[c] * factors[c]) / (divisors?.[c] ?? 1);
+      for (let c = 0; c < width; c++) values[c] *= factors[c] / (divisors?.[c] ?? 1);
       write(y, values, row * yRowStride);
     }
   },

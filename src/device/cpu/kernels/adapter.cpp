@@ -61,9 +61,10 @@ NT_OP(scale_columns) {
     parallel_for(args.num_rows, row_grain(args.width), [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; row++) {
         for_vectors(0, args.width, [&](int64_t c, auto lanes) NT_INLINE {
-          vec value = x.load(row * args.x_row_stride + c, lanes) * scale.load(c, lanes);
-          if (divisor) value = value / or_else(divisor.load(c, lanes), lanes, 1.0f);
-          y.store(row * args.y_row_stride + c, value, lanes);
+          /* Equal scale and divisor change nothing, to the last bit. */
+          vec factor = scale.load(c, lanes);
+          if (divisor) factor = factor / or_else(divisor.load(c, lanes), lanes, 1.0f);
+          y.store(row * args.y_row_stride + c, x.load(row * args.x_row_stride + c, lanes) * factor, lanes);
         });
       }
     });

@@ -51,11 +51,12 @@ extern "C" __global__ void __launch_bounds__(column_threads* row_threads)
                   int64_t x_stride, int64_t y_stride, int64_t rows_per_block, int flags) {
   const int64_t column = int64_t(blockIdx.x) * column_threads + threadIdx.x;
   if (column >= width) return;
-  const float factor = load_any(scale, flags & 2, column);
-  const float divided = divisor == nullptr ? 1.0f : load_any(divisor, flags & 8, column);
+  // Equal scale and divisor change nothing, to the last bit.
+  float factor = load_any(scale, flags & 2, column);
+  if (divisor != nullptr) factor /= load_any(divisor, flags & 8, column);
   const int64_t end = smaller(num_rows, (blockIdx.y + 1ll) * rows_per_block);
   for (int64_t row = blockIdx.y * rows_per_block + threadIdx.y; row < end; row += row_threads)
-    store_any(y, flags & 4, row * y_stride + column, load_any(x, flags & 1, row * x_stride + column) * factor / divided);
+    store_any(y, flags & 4, row * y_stride + column, load_any(x, flags & 1, row * x_stride + column) * factor);
 }
 
 // partials[blockIdx.y, c] = the sum of a b over the block's rows. Flags: 1 a, 2 b.
