@@ -6,7 +6,7 @@ import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, readJson } from "../base/index.ts";
 import { openFileBytes } from "./bytes.ts";
-import { openCheckpointFolder } from "./folder.ts";
+import { hasWeights, openCheckpointFolder } from "./folder.ts";
 import { ggufModel } from "./gguf/huggingFace.ts";
 import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
@@ -52,6 +52,11 @@ export async function openCheckpoint(
   }
   if (existsSync(join(path, "config.json")) || !isNemoFolder(path)) return openHuggingFace(path);
   return await openNemoModel(path, options);
+}
+
+/** Whether a folder holds a checkpoint of any supported format. Throws FileError. */
+export function isCheckpointFolder(folder: string): boolean {
+  return existsSync(join(folder, "config.json")) || hasWeights(folder) || isNemoFolder(folder);
 }
 
 function fileKind(path: string): Exclude<CheckpointKind, "hugging-face"> {
