@@ -30,6 +30,7 @@ export {
   modelFamily,
   modelPreset,
   modelPresetNames,
+  modelTensors,
   parseModelConfig,
   readModelFolderConfig,
   saveModelFolder,

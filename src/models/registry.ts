@@ -12,6 +12,7 @@ import { Decoder } from "./common/decoder.ts";
 import type { ModelFamily } from "./common/family.ts";
 import { writeModelFolder } from "./common/folder.ts";
 import { readWeights } from "./common/load.ts";
+import { matchTensors } from "./common/match.ts";
 import { gpt2 } from "./gpt2/index.ts";
 import { llama, mistral, qwen2 } from "./llama/index.ts";
 import { nemotron } from "./nemotron/index.ts";
@@ -72,6 +73,15 @@ export function saveModelFolder(
   extraFiles: Readonly<Record<string, string>> = {},
 ): void {
   writeModelFolder(modelFamily(decoder.config), decoder, { folder, extraFiles });
+}
+
+/**
+ * The tensors of a checkpoint under Hugging Face's names with their names in the source, checked against the configuration. Throws
+ * CheckpointError for what is missing, foreign or of another shape.
+ */
+export function modelTensors(config: DecoderConfig, source: TensorSource): Map<string, string> {
+  const matched = matchTensors(modelFamily(config), config, source);
+  return new Map([...matched].map(([stored, { name }]) => [name, stored]));
 }
 
 /** Fills a decoder's weights from a source under Hugging Face's names, which stays open. Throws CheckpointError. */
