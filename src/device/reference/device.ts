@@ -32,6 +32,7 @@ import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
 import { quantiseKernels } from "./quantise.ts";
 import { rotaryKernels } from "./rotary.ts";
+import { rowAdapterKernels } from "./rowAdapter.ts";
 import { samplingKernels } from "./sampling.ts";
 
 /** Total over the operator table: a row without a kernel does not compile. */
@@ -40,13 +41,14 @@ const kernels: ReferenceKernels = {
   ...embeddingKernels,
   ...matmulKernels,
   ...quantiseKernels,
-  ...adapterKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
   ...cacheKernels,
   ...activationKernels,
   ...lossKernels,
+  ...adapterKernels,
   ...samplingKernels,
   ...optimizerKernels,
 };

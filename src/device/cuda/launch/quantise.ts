@@ -118,10 +118,10 @@ export const quantiseKernels = {
   },
 } satisfies CudaKernels;
 
-const adapterDown = perFloat("adapter.cu", "adapter_down");
-const adapterUp = perFloat("adapter.cu", "adapter_up");
+const adapterDown = perFloat("row_adapter.cu", "adapter_down");
+const adapterUp = perFloat("row_adapter.cu", "adapter_up");
 
-export const adapterKernels = {
+export const rowAdapterKernels = {
   adapterLinear: (context, { x, a, b, scales, slots, y, ...sizes }) => {
     const { numRows, widthIn, widthOut, rank, xRowStride, yRowStride } = sizes;
     if (numRows === 0 || rank === 0) return;
