@@ -3,7 +3,15 @@
  * scales, odd and empty sizes, rows that share an adapter, have another, or none.
  */
 import { isPacked, quantisedFormats, type QuantisedFormat } from "../../../src/device/index.ts";
-import { close, conformanceCase, exact, integers, operand, type ConformanceCase, type Operand } from "../case.ts";
+import {
+  close,
+  conformanceCase,
+  exact,
+  integers,
+  operand,
+  type ConformanceCase,
+  type Operand,
+} from "../case.ts";
 import type { DataSource } from "../random.ts";
 import { floatPairs, floats } from "./common.ts";
 
@@ -55,7 +63,11 @@ function quantiseCases(): ConformanceCase[] {
           const groups = Math.ceil(width / groupSize);
           return {
             x: operand(dtype, numRows, { width, values: weightValues(data, shape), shift: numRows % 2 }),
-            codes: operand("u8", numRows, { width: rowBytesOf(format, width), check: exact, shift: numRows % 3 }),
+            codes: operand("u8", numRows, {
+              width: rowBytesOf(format, width),
+              check: exact,
+              shift: numRows % 3,
+            }),
             scales: operand("f32", numRows, { width: groups, check: exact }),
             ...shape,
             format: quantisedFormats[format],
@@ -89,7 +101,14 @@ function quantisedWeight(
   const rest = { codes, groupSize, format: quantisedFormats[format] };
   if (!isDouble) {
     const scales = operand("f32", numGroups, { values: data.normal(numGroups, { std: 0.1 }), shift: 1 });
-    return { ...rest, scales, scaleCodes: undefined, scaleTable: undefined, scaleScales: undefined, scaleOffset: 0 };
+    return {
+      ...rest,
+      scales,
+      scaleCodes: undefined,
+      scaleTable: undefined,
+      scaleScales: undefined,
+      scaleOffset: 0,
+    };
   }
   const numOuter = Math.ceil(numGroups / 256);
   return {
@@ -197,9 +216,19 @@ function adapterCases(): ConformanceCase[] {
       const shape = `${numRows} rows, ${widthIn} to ${widthOut}, rank ${rank}`;
       const text = `${dtype} to ${result}, ${shape}${gap === 0 ? "" : `, gap ${gap}`}`;
       return conformanceCase("adapterLinear", text, (data) => ({
-        x: operand(dtype, numRows, { width: widthIn, stride: widthIn + gap, values: data.normal(numRows * widthIn) }),
-        a: operand(dtype, numSlots * rank, { width: widthIn, values: data.normal(numSlots * rank * widthIn) }),
-        b: operand(dtype, numSlots * widthOut, { width: rank, values: data.normal(numSlots * widthOut * rank) }),
+        x: operand(dtype, numRows, {
+          width: widthIn,
+          stride: widthIn + gap,
+          values: data.normal(numRows * widthIn),
+        }),
+        a: operand(dtype, numSlots * rank, {
+          width: widthIn,
+          values: data.normal(numSlots * rank * widthIn),
+        }),
+        b: operand(dtype, numSlots * widthOut, {
+          width: rank,
+          values: data.normal(numSlots * widthOut * rank),
+        }),
         scales: operand("f32", numSlots, { values: data.uniform(numSlots, 0.5, 2) }),
         slots: integers("i32", slots),
         y: operand(result, numRows, {
