@@ -19,6 +19,7 @@ import {
   recomputed,
   rotaryTable,
   selfAttention,
+  tokenLosses,
 } from "../../tensor/index.ts";
 import type {
   Context,
@@ -29,6 +30,7 @@ import type {
   Parameter,
   RotaryTable,
   Tensor,
+  TokenLossOptions,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
 import { Projection, projectionSites } from "./projection.ts";
@@ -75,6 +77,8 @@ export interface ForwardOptions {
 }
 
 export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions;
+
+export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions;
 
 interface LayerWeights {
   attentionNorm: NormWeights;
@@ -242,6 +246,15 @@ export class Decoder implements Disposable {
     return context.scope(() => {
       const hidden = this.forward(context, batch, { reachesEmbedding });
       return languageModelLoss(context, hidden, { ...lossOptions, weight: this.head });
+    });
+  }
+
+  /** As `loss`, with the gradient of each row's loss given to `tape.backward` as a seed. */
+  tokenLosses(context: Context, batch: SequenceBatch, options: DecoderTokenLossOptions): Tensor {
+    const { reachesEmbedding = false, ...lossOptions } = options;
+    return context.scope(() => {
+      const hidden = this.forward(context, batch, { reachesEmbedding });
+      return tokenLosses(context, hidden, { ...lossOptions, weight: this.head });
     });
   }
 
