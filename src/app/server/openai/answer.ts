@@ -22,9 +22,8 @@ export class UsageCounter {
     this.#sequencesPerPrompt = sequencesPerPrompt;
   }
 
-  /** `isDropped`: the answer was not asked for. */
-  add(sequence: number, end: EndEvent, isDropped = false): void {
-    if (!isDropped) this.#numNew += end.numNewTokens;
+  add(sequence: number, end: EndEvent): void {
+    this.#numNew += end.numNewTokens;
     // A prompt counts once, however many answers it gets.
     if (sequence % this.#sequencesPerPrompt > 0) return;
     this.#numPrompt += end.numPromptTokens;

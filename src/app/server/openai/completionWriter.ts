@@ -19,8 +19,6 @@ export interface CompletionWriterOptions {
   echo: { ids: readonly number[]; text: string } | undefined;
   /** How many likely tokens to name with each; undefined: no log-probabilities at all. */
   numLogprobs: number | undefined;
-  /** Nothing was to be generated: the one token that was is left out. */
-  dropsAnswer: boolean;
 }
 
 export class CompletionWriter {
@@ -46,14 +44,14 @@ export class CompletionWriter {
 
   push(event: EngineEvent): CompletionPiece {
     const piece = this.#begin(event);
-    if (event.type === "token" && !this.#options.dropsAnswer) {
+    if (event.type === "token") {
       this.#sumLogprobs += event.logprob;
       this.#numTokens++;
       piece.text += event.text;
       this.#append(piece, event);
     } else if (event.type === "end") {
-      if (!this.#options.dropsAnswer) piece.text += event.text;
-      piece.finishReason = event.reason === "length" || this.#options.dropsAnswer ? "length" : "stop";
+      piece.text += event.text;
+      piece.finishReason = event.reason === "length" ? "length" : "stop";
     }
     return piece;
   }

@@ -47,7 +47,6 @@ interface Plan {
   sequencesPerPrompt: number;
   /** Of which so many are given. */
   numChoices: number;
-  dropsAnswer: boolean;
   name: string;
 }
 
@@ -80,14 +79,13 @@ function planOf(server: ServerContext, request: CompletionRequest, dialect: Dial
     truncateTo: request.truncate_prompt_tokens,
     addBeginning: request.add_special_tokens,
   });
-  const dropsAnswer = request.max_tokens === 0;
   const seed = request.seed ?? newSeed();
   const constraint = constraintOf(request);
   const requests: EngineRequest[] = [];
   const writers: Plan["writers"] = [];
   for (const [i, prompt] of prompts.entries()) {
-    const wanted = request.max_tokens ?? defaultMaxTokens[dialect];
-    const maxTokens = Math.max(1, roomFor(model.model, prompt, { wanted, parameter: "prompt" }));
+    const room = roomFor(model.model, prompt, { wanted: request.max_tokens, parameter: "prompt" });
+    const maxTokens = request.max_tokens ?? Math.min(room, defaultMaxTokens[dialect]);
     const text = promptText(request, i) ?? tokenizer.decode(prompt, { specialTokens: "show" });
     for (let sample = 0; sample < sequencesPerPrompt; sample++) {
       const { sampling, endTokens } = samplingOf(request, {
@@ -106,13 +104,12 @@ function planOf(server: ServerContext, request: CompletionRequest, dialect: Dial
         priority: request.priority,
       });
       const echo = request.echo ? { ids: prompt, text } : undefined;
-      const make = () =>
-        new CompletionWriter({ tokenizer, echo, numLogprobs: request.logprobs, dropsAnswer });
+      const make = () => new CompletionWriter({ tokenizer, echo, numLogprobs: request.logprobs });
       writers.push({ text, make });
     }
   }
   const name = request.model ?? model.model.name;
-  return { model, requests, writers, sequencesPerPrompt, numChoices: request.n, dropsAnswer, name };
+  return { model, requests, writers, sequencesPerPrompt, numChoices: request.n, name };
 }
 
 /** The text of a prompt as it came, unless it was cut or came as ids. */
@@ -135,7 +132,7 @@ async function whole(id: string, plan: Plan, events: AsyncIterable<RunEvent>): P
   const counter = new UsageCounter(plan.sequencesPerPrompt);
   for await (const { sequence, event } of events) {
     pieces[sequence].push(writers[sequence].push(event));
-    if (event.type === "end") counter.add(sequence, event, plan.dropsAnswer);
+    if (event.type === "end") counter.add(sequence, event);
   }
   const numPrompts = writers.length / plan.sequencesPerPrompt;
   const chosen = Array.from({ length: numPrompts }, (_, prompt) => {
@@ -172,7 +169,7 @@ function streamed(
   return streamAnswer<CompletionChunk>(c, events, {
     chunksOf: ({ sequence, event }) => {
       const piece = writers[sequence].push(event);
-      if (event.type === "end") counter.add(sequence, event, plan.dropsAnswer);
+      if (event.type === "end") counter.add(sequence, event);
       const saysSomething =
         piece.text !== "" || piece.finishReason !== null || (piece.logprobs?.tokens.length ?? 0) > 0;
       if (!saysSomething) return [];
