@@ -2,7 +2,12 @@
  * A SentencePiece model file (BPE) out of pieces with scores and types: the inverse of reading one. Field numbers: google/sentencepiece,
  * src/sentencepiece_model.proto; encoding: Protocol Buffers, "Encoding".
  */
-import type { GgufTokenIds } from "./tokenizer.ts";
+export interface GgufTokenIds {
+  readonly bos: number | undefined;
+  readonly eos: number | undefined;
+  readonly pad: number | undefined;
+  readonly unknown: number | undefined;
+}
 
 export interface PieceFields {
   readonly tokens: readonly string[];

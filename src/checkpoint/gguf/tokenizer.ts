@@ -5,6 +5,7 @@
  */
 import type { GgufFile, GgufValue } from "./reader.ts";
 import { sentencePieceModel } from "./sentencePieceModel.ts";
+import type { GgufTokenIds } from "./sentencePieceModel.ts";
 
 type Metadata = GgufFile["metadata"];
 
@@ -109,13 +110,6 @@ function numbers(value: GgufValue | undefined): number[] {
 
 function json(value: unknown): Uint8Array {
   return Buffer.from(`${JSON.stringify(value, undefined, 1)}\n`);
-}
-
-export interface GgufTokenIds {
-  readonly bos: number | undefined;
-  readonly eos: number | undefined;
-  readonly pad: number | undefined;
-  readonly unknown: number | undefined;
 }
 
 function tokenIds(metadata: Metadata): GgufTokenIds {
