@@ -48,7 +48,7 @@ async function throughDecoder(from: string, to: string): Promise<void> {
 }
 
 describe("there and back", () => {
-  it.each(["nemotron-tiny", "llama-tiny", "mistral-7b-v0.3", "qwen2.5-0.5b"])(
+  it.each(["nemotron-tiny", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-0.5b"])(
     "%s: Hugging Face, Nautilus, .nemo, Nautilus, Hugging Face give the same bits",
     async (preset) => {
       const folder = at(`round-${preset}`);
