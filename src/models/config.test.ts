@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ConfigError } from "../base/index.ts";
 import type { DecoderConfig } from "./common/config.ts";
+import { configText } from "./common/configText.ts";
 import { rotaryFrequencies } from "./common/rotary.ts";
 import { countParameters } from "./common/specs.ts";
 import { modelFamily, modelPreset, modelPresetNames, parseModelConfig } from "./registry.ts";
@@ -162,6 +163,15 @@ it.each(readdirSync(fixtures))("the configuration of %s is written as it was rea
   const { rope_scaling: _older, rope_theta: _theta, partial_rotary_factor: _share, ...newer } = written;
   for (const keys of [older, newer])
     expect({ ...parseModelConfig(keys), positionLimit: config.positionLimit }).toEqual(config);
+});
+
+it("real numbers are written as such, which some versions of transformers insist on", () => {
+  const scaling = { kind: "linear", factor: 4 } as const;
+  const config = { ...parse({}), rotary: { rotaryDim: 8, base: 10000, scaling } };
+  const text = configText(modelFamily(config).writeConfig(config, "float32"));
+  expect(text).toMatch(/"rope_scaling": \{\s+"type": "linear",\s+"factor": 4\.0\s+\}/);
+  expect(text).toMatch(/"rope_theta": 10000\.0,/);
+  expect(parseModelConfig(JSON.parse(text))).toEqual(config);
 });
 
 describe("presets", () => {

@@ -35,8 +35,7 @@ export function ggufRopeScaling({
   };
   if (kind === "none") return {};
   const factor = value("factor");
-  if (kind === "linear" && factor !== undefined)
-    return { rope_scaling: { type: "linear", rope_type: "linear", factor } };
+  if (kind === "linear" && factor !== undefined) return { rope_scaling: { type: "linear", factor } };
   const original = value("original_context_length");
   if (kind === "yarn" && factor !== undefined && original !== undefined) {
     return { rope_scaling: { rope_type: "yarn", factor, original_max_position_embeddings: original } };

@@ -129,7 +129,7 @@ export function huggingFaceConfig(
 
 function scalingKeys(scaling: MegatronRopeScaling): Record<string, unknown> {
   const { kind, factor } = scaling;
-  if (kind === "linear") return { type: kind, rope_type: kind, factor };
+  if (kind === "linear") return { type: kind, factor };
   return {
     rope_type: kind,
     factor,

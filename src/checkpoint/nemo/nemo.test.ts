@@ -178,7 +178,7 @@ describe("writing .nemo", () => {
   });
 
   it.each([
-    { type: "linear", rope_type: "linear", factor: 2.5 },
+    { type: "linear", factor: 2.5 },
     {
       rope_type: "llama3",
       factor: 8,
@@ -186,9 +186,9 @@ describe("writing .nemo", () => {
       high_freq_factor: 4,
       original_max_position_embeddings: 8192,
     },
-  ])("keeps stretched rotary positions: $rope_type", async (scaling) => {
+  ])("keeps stretched rotary positions: %o", async (scaling) => {
     const json = JSON.parse(readFileSync(join(fixture("llama"), "config.json"), "utf8")) as object;
-    const path = join(work, `${scaling.rope_type}.nemo`);
+    const path = join(work, `scaled-${scaling.factor}.nemo`);
     using weights = openCheckpointFolder(fixture("llama"));
     writeNemo(path, { config: megatronConfig({ ...json, rope_scaling: scaling }), weights });
     using checkpoint = await openCheckpoint(path);
