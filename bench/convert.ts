@@ -23,8 +23,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { dtypeBytes, formatBytes, numElements } from "../src/base/index.ts";
-import { modelFamily, modelPreset } from "../src/models/index.ts";
-import { parameterSpecs } from "../src/models/common/specs.ts";
+import { modelFamily, modelPreset, parameterSpecs } from "../src/models/index.ts";
 
 const { values } = parseArgs({ options: { layers: { type: "string", default: "2" } } });
 const limitBytes = 4e9;

@@ -7,7 +7,13 @@ import type { DecoderConfig } from "./common/config.ts";
 import { configText } from "./common/configText.ts";
 import { rotaryFrequencies } from "./common/rotary.ts";
 import { countParameters } from "./common/specs.ts";
-import { modelFamily, modelPreset, modelPresetNames, parseModelConfig } from "./registry.ts";
+import {
+  checkModelConfig,
+  modelFamily,
+  modelPreset,
+  modelPresetNames,
+  parseModelConfig,
+} from "./registry.ts";
 
 const llama = {
   model_type: "llama",
@@ -138,6 +144,15 @@ it.each<[object, string]>([
 ])("%o is refused by name", (changes, message) => {
   expect(() => parse(changes)).toThrow(ConfigError);
   expect(() => parse(changes)).toThrow(message);
+});
+
+it("shapes that a family's files cannot say are refused", () => {
+  const gpt2 = modelPreset("gpt2-tiny");
+  expect(checkModelConfig(gpt2)).toBe(gpt2);
+  expect(() => checkModelConfig({ ...gpt2, numKvHeads: 2 })).toThrow("as many key heads as heads");
+  expect(() => checkModelConfig({ ...gpt2, headDim: 16 })).toThrow("heads that share the width");
+  const llama = modelPreset("llama-tiny");
+  expect(checkModelConfig({ ...llama, numKvHeads: 1, headDim: 16, rotary: undefined }).headDim).toBe(16);
 });
 
 it("what turns a foreign feature off is no feature", () => {

@@ -24,6 +24,7 @@ export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.
 export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory } from "./common/memory.ts";
 export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
 export {
+  checkModelConfig,
   loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,
