@@ -7,7 +7,10 @@ export function registerGenerate(program: Command): void {
   program
     .command("generate")
     .description("continue a prompt with a trained model; without --prompt, read it from standard input")
-    .requiredOption("--model <folder>", "a run, one of its checkpoints, or a Hugging Face model folder")
+    .requiredOption(
+      "--model <folder>",
+      "a run, one of its checkpoints, a Hugging Face folder, or a pulled org/name",
+    )
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)

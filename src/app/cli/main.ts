@@ -11,6 +11,7 @@ import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
 import { registerModel } from "./model.ts";
+import { registerPull } from "./pull.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -33,6 +34,7 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerPull,
     registerTokenizer,
     registerData,
     registerModel,

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError } from "../../base/index.ts";
-import { openCheckpointFolder } from "../../checkpoint/index.ts";
+import { findCachedModel, hubSettings, isModelName, openCheckpointFolder } from "../../checkpoint/index.ts";
 import { loadModelFolder } from "../../models/index.ts";
 import type { Decoder } from "../../models/index.ts";
 import type { Context } from "../../tensor/index.ts";
@@ -16,17 +16,25 @@ export interface OpenModel extends Disposable {
   tokenizer: Tokenizer;
 }
 
-/** The model folder behind a path. Throws CheckpointError. */
+/** The model folder behind a path or the name of a pulled model (`org/name`, `org/name@revision`). Throws CheckpointError. */
 export function findModelFolder(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
-  const candidates = [...(newest === undefined ? [] : [join(newest, "model")]), join(path, "model"), path];
+  // What lies here goes before a pulled model of the same name.
+  const pulled = existsSync(path) ? undefined : findCachedModel(path, hubSettings().cacheFolder)?.folder;
+  const candidates = [
+    ...(newest === undefined ? [] : [join(newest, "model")]),
+    join(path, "model"),
+    pulled ?? path,
+  ];
   const found = candidates.find((candidate) => existsSync(join(candidate, "config.json")));
   if (found !== undefined) return found;
   throw new CheckpointError(
     "model",
     `expected a run, a checkpoint or a model folder at ${path}, got ${existsSync(path) ? "none of them" : "nothing there"}`,
     {
-      hint: "train one with 'nautilus train' or 'nautilus demo'",
+      hint: isModelName(path)
+        ? `fetch it with 'nautilus pull ${path}', or train one with 'nautilus train' or 'nautilus demo'`
+        : "train one with 'nautilus train' or 'nautilus demo'",
     },
   );
 }
