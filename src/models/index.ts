@@ -3,14 +3,34 @@ export { checkDecoderConfig } from "./common/config.ts";
 export type { DecoderConfig } from "./common/config.ts";
 export { Decoder } from "./common/decoder.ts";
 export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
+export { Projection, projectionSites } from "./common/projection.ts";
+export type {
+  DecoderAdapter,
+  EmbeddingAdapter,
+  ProjectionAdapter,
+  ProjectionPlace,
+  ProjectionSite,
+  ProjectionWeights,
+  RowChoices,
+  Sublayer,
+  SublayerAdapter,
+} from "./common/projection.ts";
 export type { ModelFamily, WeightSlice } from "./common/family.ts";
 export { countMatmulParameters, countParameters, parameterSpecs } from "./common/specs.ts";
+export { gpt2 } from "./gpt2/index.ts";
+export { llama, mistral, qwen2 } from "./llama/index.ts";
 export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.ts";
 export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory } from "./common/memory.ts";
 export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
 export {
+  loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,
+  loadWeights,
+  modelFamily,
+  modelPreset,
+  modelPresetNames,
+  modelTensors,
   parseModelConfig,
   readModelFolderConfig,
   saveModelFolder,

@@ -19,6 +19,7 @@ import {
   recomputed,
   rotaryTable,
   selfAttention,
+  tokenLosses,
 } from "../../tensor/index.ts";
 import type {
   Context,
@@ -29,8 +30,19 @@ import type {
   Parameter,
   RotaryTable,
   Tensor,
+  TokenLossOptions,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
+import { Projection, projectionSites } from "./projection.ts";
+import type {
+  DecoderAdapter,
+  EmbeddingAdapter,
+  ProjectionPlace,
+  RowChoices,
+  Sublayer,
+  SublayerAdapter,
+} from "./projection.ts";
+import { rotaryAmplitude, rotaryFrequencies } from "./rotary.ts";
 import {
   embeddingName,
   finalNormBiasName,
@@ -38,6 +50,7 @@ import {
   headName,
   layerNames,
   parameterSpecs,
+  positionsName,
 } from "./specs.ts";
 
 /** Whole sequences: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
@@ -65,17 +78,17 @@ export interface ForwardOptions {
 
 export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions;
 
+export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions;
+
 interface LayerWeights {
   attentionNorm: NormWeights;
-  qkv: Parameter;
-  qkvBias: Parameter | undefined;
-  output: Parameter;
-  outputBias: Parameter | undefined;
+  qkv: Projection;
+  output: Projection;
   mlpNorm: NormWeights;
-  up: Parameter;
-  upBias: Parameter | undefined;
-  down: Parameter;
-  downBias: Parameter | undefined;
+  up: Projection;
+  down: Projection;
+  /** What an adapter puts around the sublayers. */
+  adapters: Partial<Record<Sublayer, SublayerAdapter | undefined>>;
 }
 
 /** The residual stream (N, C) and what is still to be added to it. */
@@ -91,6 +104,8 @@ export class Decoder implements Disposable {
   readonly rotary: RotaryTable | undefined;
   readonly #layers: readonly LayerWeights[];
   readonly #finalNorm: NormWeights;
+  #embeddingAdapter: EmbeddingAdapter | undefined;
+  #adapter: DecoderAdapter | undefined;
 
   /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
   constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype }: DecoderOptions) {
@@ -100,9 +115,10 @@ export class Decoder implements Disposable {
     this.rotary =
       config.rotary &&
       rotaryTable(context, {
-        ...config.rotary,
+        rotaryDim: config.rotary.rotaryDim,
         maxPositions: config.maxPositions,
         frequencies: rotaryFrequencies(config.rotary),
+        amplitude: rotaryAmplitude(config.rotary),
       });
     this.#layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
     this.#finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
@@ -114,18 +130,54 @@ export class Decoder implements Disposable {
 
   #layerWeights(layer: number): LayerWeights {
     const names = layerNames(layer);
+    const projection = (site: ProjectionPlace["site"]): Projection =>
+      new Projection(
+        { layer, site },
+        { weight: this.parameters.get(names[site]), bias: this.parameters.find(names[`${site}Bias`]) },
+      );
     return {
       attentionNorm: this.#normWeights(names.attentionNormGain, names.attentionNormBias),
-      qkv: this.parameters.get(names.qkv),
-      qkvBias: this.parameters.find(names.qkvBias),
-      output: this.parameters.get(names.output),
-      outputBias: this.parameters.find(names.outputBias),
+      qkv: projection("qkv"),
+      output: projection("output"),
       mlpNorm: this.#normWeights(names.mlpNormGain, names.mlpNormBias),
-      up: this.parameters.get(names.up),
-      upBias: this.parameters.find(names.upBias),
-      down: this.parameters.get(names.down),
-      downBias: this.parameters.find(names.downBias),
+      up: projection("up"),
+      down: projection("down"),
+      adapters: {},
     };
+  }
+
+  /** The adapter that `attach` put on, which stays its maker's to dispose. */
+  get adapter(): DecoderAdapter | undefined {
+    return this.#adapter;
+  }
+
+  /** Every linear layer of the blocks, in order. */
+  *projections(): Generator<Projection> {
+    for (const weights of this.#layers) for (const site of projectionSites) yield weights[site];
+  }
+
+  /** Puts an adapter on in place of the one before; undefined gives the model as it was. */
+  attach(adapter: DecoderAdapter | undefined): void {
+    this.#adapter = adapter;
+    this.#embeddingAdapter = adapter?.embedding;
+    for (const projection of this.projections()) projection.adapter = adapter?.projection(projection.place);
+    for (const [layer, weights] of this.#layers.entries()) {
+      weights.adapters = {
+        attention: adapter?.sublayer({ layer, sublayer: "attention" }),
+        mlp: adapter?.sublayer({ layer, sublayer: "mlp" }),
+      };
+    }
+  }
+
+  /** Runs `body` with another adapter, or with none. */
+  withAdapter<Result>(adapter: DecoderAdapter | undefined, body: () => Result): Result {
+    const previous = this.#adapter;
+    this.attach(adapter);
+    try {
+      return body();
+    } finally {
+      this.attach(previous);
+    }
   }
 
   /** Output head, (V, C). */
@@ -134,13 +186,16 @@ export class Decoder implements Disposable {
   }
 
   /** Hidden states after the final norm, (N, C). */
-  forward(context: Context, batch: SequenceBatch, { reachesEmbedding = false }: ForwardOptions = {}): Tensor {
+  forward(context: Context, batch: SequenceBatch, options: ForwardOptions = {}): Tensor {
+    // A block that is made again is recorded for its inputs' sake: the first one's must want a gradient when an adapter does.
+    const makesBlocksAgain = context.tape?.recompute === "block" && this.#adapter !== undefined;
+    const reachesEmbedding = options.reachesEmbedding === true || makesBlocksAgain;
     const attend = (qkv: Tensor): Tensor =>
       selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
-    const embed = (): Tensor => {
-      const x = embedding(context, batch.tokens, this.parameters.get(embeddingName));
-      if (reachesEmbedding && x.variable === undefined) gradientSink(context, x);
-      return x;
+    const embed = (): Stream => {
+      const stream = this.#embed(context, batch.tokens, batch.positions);
+      if (reachesEmbedding && stream.x.variable === undefined) gradientSink(context, stream.x);
+      return stream;
     };
     return this.#run(context, embed, (weights, stream) => {
       if (context.tape?.recompute !== "block") return this.#layer(context, { weights, stream, attend });
@@ -162,9 +217,9 @@ export class Decoder implements Disposable {
   step(
     context: Context,
     tokens: Tensor,
-    { batch, caches }: { batch: PagedBatch; caches: readonly PagedLayerCache[] },
+    { batch, caches, ...rows }: { batch: PagedBatch; caches: readonly PagedLayerCache[] } & RowChoices,
   ): Tensor {
-    const embed = (): Tensor => embedding(context, tokens, this.parameters.get(embeddingName));
+    const embed = (): Stream => this.#embed(context, tokens, batch.positions);
     return this.#run(context, embed, (weights, stream, layer) => {
       const attend = (qkv: Tensor): Tensor =>
         pagedSelfAttention(context, qkv, {
@@ -173,7 +228,7 @@ export class Decoder implements Disposable {
           cache: caches[layer],
           batch,
         });
-      return this.#layer(context, { weights, stream, attend });
+      return this.#layer(context, { weights, stream, attend, rows });
     });
   }
 
@@ -194,16 +249,35 @@ export class Decoder implements Disposable {
     });
   }
 
+  /** As `loss`, with the gradient of each row's loss given to `tape.backward` as a seed. */
+  tokenLosses(context: Context, batch: SequenceBatch, options: DecoderTokenLossOptions): Tensor {
+    const { reachesEmbedding = false, ...lossOptions } = options;
+    return context.scope(() => {
+      const hidden = this.forward(context, batch, { reachesEmbedding });
+      return tokenLosses(context, hidden, { ...lossOptions, weight: this.head });
+    });
+  }
+
+  /** Learned positions are the first thing added to the stream: the first norm does it on its way. */
+  #embed(context: Context, tokens: Tensor, positions: Tensor): Stream {
+    const weight = this.parameters.get(embeddingName);
+    const learned = this.parameters.find(positionsName);
+    return {
+      x:
+        this.#embeddingAdapter === undefined
+          ? embedding(context, tokens, weight)
+          : this.#embeddingAdapter.apply(context, tokens, weight),
+      delta: learned && embedding(context, positions, learned),
+    };
+  }
+
   #run(
     context: Context,
-    embed: () => Tensor,
+    embed: () => Stream,
     runLayer: (weights: LayerWeights, stream: Stream, layer: number) => Stream,
   ): Tensor {
     return context.scope(() => {
-      let stream: Stream = {
-        x: embed(),
-        delta: undefined,
-      };
+      let stream = embed();
       for (const [layer, weights] of this.#layers.entries()) {
         const next = context.scope(() => runLayer(weights, stream, layer));
         // The tape holds what it needs of the spent stream; waiting for the end of the scope would hold all of it.
@@ -217,20 +291,28 @@ export class Decoder implements Disposable {
 
   #layer(
     context: Context,
-    { weights, stream, attend }: { weights: LayerWeights; stream: Stream; attend: (qkv: Tensor) => Tensor },
+    {
+      weights,
+      stream,
+      attend,
+      rows = {},
+    }: { weights: LayerWeights; stream: Stream; attend: (qkv: Tensor) => Tensor; rows?: RowChoices },
   ): Stream {
+    const { qkv, output, up, down, adapters } = weights;
+    const adapted = (sublayer: Sublayer, input: Tensor, result: Tensor): Tensor =>
+      adapters[sublayer]?.apply(context, { input, output: result }) ?? result;
     const attention = normalise(context, stream.x, { addend: stream.delta, weights: weights.attentionNorm });
     const attended = context.scope(() => {
-      const qkv = linear(context, attention.y, { weight: weights.qkv, bias: weights.qkvBias });
-      return linear(context, attend(qkv), { weight: weights.output, bias: weights.outputBias });
+      const mixed = attend(qkv.apply(context, attention.y, rows));
+      return adapted("attention", attention.y, output.apply(context, mixed, rows));
     });
     const mlp = normalise(context, attention.sum, { addend: attended, weights: weights.mlpNorm });
     const delta = context.scope(() => {
-      const raised = linear(context, mlp.y, { weight: weights.up, bias: weights.upBias });
+      const raised = up.apply(context, mlp.y, rows);
       const active = this.config.isGated
         ? gatedActivation(context, raised, this.config.activation)
         : activation(context, raised, this.config.activation);
-      return linear(context, active, { weight: weights.down, bias: weights.downBias });
+      return adapted("mlp", mlp.y, down.apply(context, active, rows));
     });
     return { x: mlp.sum, delta };
   }
@@ -243,9 +325,4 @@ export class Decoder implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** Angle per position of each rotated pair: base^(-2i / rotaryDim). */
-function rotaryFrequencies({ rotaryDim, base }: { rotaryDim: number; base: number }): Float64Array {
-  return Float64Array.from({ length: rotaryDim / 2 }, (_, pair) => base ** ((-2 * pair) / rotaryDim));
 }
