@@ -15,6 +15,7 @@ import { optimizerKernels } from "./launch/optimizer.ts";
 import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
+import { logitsKernels } from "./launch/logits.ts";
 import { samplingKernels } from "./launch/sampling.ts";
 import { supportsMatmul } from "./matmul.ts";
 
@@ -29,6 +30,7 @@ export const cudaKernels: CudaKernels = {
   ...activationKernels,
   ...lossKernels,
   ...samplingKernels,
+  ...logitsKernels,
   ...optimizerKernels,
 };
 

@@ -5,6 +5,7 @@ import { activationCases } from "./activation.ts";
 import { attentionCases } from "./attention.ts";
 import { cacheCases } from "./cache.ts";
 import { elementwiseCases, embeddingCases } from "./elementwise.ts";
+import { logitsCases } from "./logits.ts";
 import { lossCases } from "./loss.ts";
 import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
@@ -22,6 +23,7 @@ export function allCases(): ConformanceCase[] {
     ...activationCases(),
     ...lossCases(),
     ...samplingCases(),
+    ...logitsCases(),
     ...optimizerCases(),
   ];
 }

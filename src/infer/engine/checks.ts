@@ -1,0 +1,46 @@
+/** Whether a request can be at all: said before anything is computed for it. */
+import { RequestError } from "../../base/index.ts";
+import type { EngineModelInfo, EngineRequest } from "./contract.ts";
+
+/** Most likely tokens that can be asked for (tokenLogprobs of the operator table). */
+export const maxLogprobs = 128;
+
+/** Throws RequestError. */
+export function checkPrompt(prompt: readonly number[], info: EngineModelInfo, numNewTokens: number): void {
+  if (prompt.length === 0) throw new RequestError("engine", "expected a prompt of at least one token, got none");
+  const { maxContext, vocabSize } = info;
+  const isRoomForOne = numNewTokens > 0;
+  const longest = isRoomForOne ? maxContext - 1 : maxContext;
+  if (prompt.length > longest) {
+    const limit = isRoomForOne ? "shorter than" : "within";
+    throw new RequestError(
+      "engine",
+      `expected a prompt ${limit} the context of ${maxContext} tokens, got ${prompt.length}`,
+      { hint: "shorten the prompt", fields: { maxContext, numPromptTokens: prompt.length } },
+    );
+  }
+  for (const token of prompt) checkToken("prompt", token, vocabSize);
+}
+
+function checkToken(what: string, token: number, vocabSize: number): void {
+  if (Number.isInteger(token) && token >= 0 && token < vocabSize) return;
+  throw new RequestError("engine", `expected ${what} tokens from 0 to ${vocabSize - 1}, got ${token}`);
+}
+
+/** Throws RequestError. */
+export function checkRequest(request: EngineRequest, info: EngineModelInfo): void {
+  const { prompt, sampling, numLogprobs, promptLogprobs, promptLogprobsFrom } = request;
+  checkPrompt(prompt, info, sampling.maxTokens);
+  for (const [name, count] of Object.entries({ numLogprobs, promptLogprobs })) {
+    if (count === undefined || (Number.isInteger(count) && count >= 0 && count <= maxLogprobs)) continue;
+    throw new RequestError("engine", `expected ${name} from 0 to ${maxLogprobs}, got ${count}`);
+  }
+  const from = promptLogprobsFrom ?? 1;
+  if (!Number.isInteger(from) || from < 1) {
+    throw new RequestError("engine", `expected promptLogprobsFrom of at least 1, got ${from}`, {
+      hint: "the first token has nothing before it",
+    });
+  }
+  for (const [token] of sampling.logitBias) checkToken("logit bias", token, info.vocabSize);
+  for (const token of request.endTokens ?? []) checkToken("end", token, info.vocabSize);
+}
