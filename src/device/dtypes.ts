@@ -11,6 +11,7 @@ const f32: readonly Dtype[] = ["f32"];
 const f64: readonly Dtype[] = ["f64"];
 const i32: readonly Dtype[] = ["i32"];
 const i64: readonly Dtype[] = ["i64"];
+const u8: readonly Dtype[] = ["u8"];
 
 /** Tensors whose name says their dtype, whatever the operator. */
 const byName: Readonly<Record<string, readonly Dtype[]>> = {
@@ -32,6 +33,7 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   mean: f32,
   rstd: f32,
   losses: f32,
+  rowScales: f32,
   logSumExp: f32,
   cosSin: f32,
   norm: f32,
@@ -53,6 +55,11 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   ranks: i32,
   topTokens: i32,
   topLogprobs: f32,
+  codes: u8,
+  scales: f32,
+  scaleCodes: u8,
+  scaleTable: f32,
+  scaleScales: f32,
 };
 
 /** Rows of the table that differ from the rest. */

@@ -94,6 +94,63 @@ export const ops = {
     floats: ["alpha", "beta"],
   },
 
+  // ---- quantised weights -------------------------------------------------------------------------------------------
+  quantise: {
+    summary:
+      "Codes and scales of x (N, C), format 0 int8, 1 NF4, 2 int4, in groups of groupSize elements within a row (a multiple of 32, or at least C). " +
+      "All arithmetic in f32, each step rounded. peak: the group's largest magnitude. int8: scale = peak / 127, code = x * (127 / peak) to nearest even. " +
+      "NF4 (QLoRA, Dettmers et al. 2023): scale = peak, code = index of the value of the table nearest to x * (1 / peak), a tie to the lower one. " +
+      "int4: scale = v / -8 for the first v of magnitude peak, code = 8 + x * (1 / scale) to nearest even, at most 15. " +
+      "An empty or all-zero group has scale 0 and codes of value 0. codes u8: int8 (N, C) in two's complement; else (N, ceil(C / 2)), the first of two in the high half, " +
+      "0 after an odd end. scales f32 (N, ceil(C / groupSize)).",
+    tensors: { x: "read", codes: "write", scales: "write" },
+    integers: ["numRows", "width", "groupSize", "format"],
+    floats: [],
+  },
+  dequantise: {
+    summary:
+      "y = value of the code times the group's scale; y (N, C), layout and format as quantise: int8 the code, NF4 its table's entry, int4 the code minus 8. " +
+      "The scale of group g, counted over all rows: scales[g], or where scales is null (double quantisation) scaleTable[scaleCodes[g]] * scaleScales[floor(g / 256)] + scaleOffset; " +
+      "scaleCodes u8, scaleTable f32 (256), scaleScales f32.",
+    tensors: {
+      codes: "read",
+      scales: "read?",
+      scaleCodes: "read?",
+      scaleTable: "read?",
+      scaleScales: "read?",
+      y: "write",
+    },
+    integers: ["numRows", "width", "groupSize", "format"],
+    floats: ["scaleOffset"],
+  },
+  matmulQuantised: {
+    summary:
+      "y = x w^T + bias, w (n, k) as dequantise would give it in f32, read from its codes: for a few rows of x, as decoding has them. " +
+      "x (m, k), y (m, n), bias (n).",
+    tensors: {
+      x: "read",
+      codes: "read",
+      scales: "read?",
+      scaleCodes: "read?",
+      scaleTable: "read?",
+      scaleScales: "read?",
+      bias: "read?",
+      y: "write",
+    },
+    integers: ["m", "n", "k", "groupSize", "format"],
+    floats: ["scaleOffset"],
+  },
+
+  // ---- adapters ----------------------------------------------------------------------------------------------------
+  adapterLinear: {
+    summary:
+      "y[row] += scales[s] * (x[row] a[s]^T) b[s]^T with s = slots[row]; a negative slot leaves its row as it is. x (N, C) and y (N, F) have row strides; " +
+      "a (numSlots, R, C), b (numSlots, F, R), of x's dtype; scales f32 (numSlots); slots i32 (N), in any order. x[row] a[s]^T stays in f32.",
+    tensors: { x: "read", a: "read", b: "read", scales: "read", slots: "read", y: "update" },
+    integers: ["numRows", "widthIn", "widthOut", "rank", "numSlots", "xRowStride", "yRowStride"],
+    floats: [],
+  },
+
   // ---- normalisation -----------------------------------------------------------------------------------------------
   layerNormForward: {
     summary:
@@ -258,7 +315,7 @@ export const ops = {
   // ---- activations -------------------------------------------------------------------------------------------------
   activationForward: {
     summary:
-      "y[i] = f(x[i]); kind: 0 squared ReLU, 1 GELU (tanh form), 2 SiLU, 3 GELU (erf), 4 ReLU. y may be x.",
+      "y[i] = f(x[i]); kind: 0 squared ReLU, 1 GELU (tanh form), 2 SiLU, 3 GELU (erf), 4 ReLU, 5 sigmoid, 6 tanh. y may be x.",
     tensors: { x: "read", y: "write" },
     integers: ["numElements", "kind"],
     floats: [],
@@ -287,10 +344,64 @@ export const ops = {
   crossEntropy: {
     summary:
       "losses[row] = logSumExp(logits[row]) - logits[row, targets[row]], 0 where targets[row] is ignoreIndex. writeGradient = 1 replaces logits[row] by " +
-      "(softmax - onehot) * gradientScale, zeros for ignored rows. logits (N, V); targets i32 (N); losses f32 (N).",
-    tensors: { logits: "update", targets: "read", losses: "write" },
+      "(softmax - onehot) * gradientScale * rowScales[row] (1 where rowScales is null), zeros for ignored rows. logits (N, V); targets i32 (N); " +
+      "rowScales, losses f32 (N).",
+    tensors: { logits: "update", targets: "read", rowScales: "read?", losses: "write" },
     integers: ["numRows", "vocabSize", "ignoreIndex", "writeGradient"],
     floats: ["gradientScale"],
+  },
+
+  // ---- adapters ----------------------------------------------------------------------------------------------------
+  dropout: {
+    summary:
+      "y[i] = x[i] / (1 - probability), or 0 where u < probability; u is the uniform number of word i mod 4 of Philox block " +
+      "(seed, counter + floor(i / 4)), (word >> 8) * 2^-24. y may be x.",
+    tensors: { x: "read", y: "write" },
+    integers: ["numElements", "seed", "counter"],
+    floats: ["probability"],
+  },
+  multiply: {
+    summary: "y[i] = a[i] * b[i]; y may be a or b.",
+    tensors: { a: "read", b: "read", y: "write" },
+    integers: ["numElements"],
+    floats: [],
+  },
+  scaleColumns: {
+    summary:
+      "y[row, c] = x[row, c] * (scale[c] / divisor[c]) (divisor 1 where null); x, y (N, C) with row strides, scale, divisor (C). y may be x.",
+    tensors: { x: "read", scale: "read", divisor: "read?", y: "write" },
+    integers: ["numRows", "width", "xRowStride", "yRowStride"],
+    floats: [],
+  },
+  columnDot: {
+    summary:
+      "y[c] = beta * y[c] + (sum over rows of a[row, c] * b[row, c]) / divisor[c] (1 where divisor is null); a, b (N, C) with row strides, divisor, y (C). " +
+      "With beta = 0, y is not read.",
+    tensors: { a: "read", b: "read", divisor: "read?", y: "update" },
+    integers: ["numRows", "width", "aRowStride", "bRowStride"],
+    floats: ["beta"],
+  },
+  rowNorms: {
+    summary: "norms[row] = sqrt(sum of x[row, c]^2); x (N, C), norms (N).",
+    tensors: { x: "read", norms: "write" },
+    integers: ["numRows", "width"],
+    floats: [],
+  },
+  promptEmbeddingForward: {
+    summary:
+      "y[row] = weight[token] for tokens below vocabSize, else prompt[token - vocabSize], token = tokens[row]; tokens i32 (N), weight (V, C), " +
+      "prompt (P, C), y (N, C).",
+    tensors: { tokens: "read", weight: "read", prompt: "read", y: "write" },
+    integers: ["numRows", "width", "vocabSize", "promptLength"],
+    floats: [],
+  },
+  promptEmbeddingBackward: {
+    summary:
+      "dprompt[p] += sum of dy[row] over rows whose token is vocabSize + p, added up in row order in f32 before the one rounding; tokens i32 (N), " +
+      "dy (N, C), dprompt (P, C).",
+    tensors: { tokens: "read", dy: "read", dprompt: "update" },
+    integers: ["numRows", "width", "vocabSize", "promptLength"],
+    floats: [],
   },
 
   // ---- sampling ----------------------------------------------------------------------------------------------------
@@ -414,5 +525,25 @@ export const activationKinds = {
   silu: 2,
   "gelu-erf": 3,
   relu: 4,
+  sigmoid: 5,
+  tanh: 6,
 } as const;
 export type Activation = keyof typeof activationKinds;
+
+/** The formats of quantised weights, by the names that users give. */
+export const quantisedFormats = { int8: 0, nf4: 1, int4: 2 } as const;
+export type QuantisedFormat = keyof typeof quantisedFormats;
+/** The formats of two codes a byte. */
+export function isPacked(format: QuantisedFormat | number): boolean {
+  return format !== "int8" && format !== quantisedFormats.int8;
+}
+
+/**
+ * The sixteen values of NF4: quantiles of the normal distribution, scaled to [-1, 1], with an exact zero. As the QLoRA paper
+ * publishes them (Dettmers et al. 2023, appendix E), in f32.
+ */
+export const nf4Values: readonly number[] = [
+  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+  -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+];

@@ -6,10 +6,12 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { NautilusError, messageOf } from "../../base/index.ts";
 import { registerBench } from "./bench.ts";
+import { registerConvert } from "./convert.ts";
 import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
+import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
@@ -36,6 +38,8 @@ function buildProgram(): Command {
     registerTokenizer,
     registerData,
     registerModel,
+    registerConvert,
+    registerInspect,
     registerBench,
     registerDoctor,
   ]) {

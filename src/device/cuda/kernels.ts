@@ -6,6 +6,7 @@ import type { Dtype } from "../../base/index.ts";
 import type { OpName } from "../ops.ts";
 import type { CudaKernels } from "./launcher.ts";
 import { activationKernels } from "./launch/activation.ts";
+import { adapterKernels } from "./launch/adapter.ts";
 import { attentionKernels } from "./launch/attention.ts";
 import { elementwiseKernels } from "./launch/elementwise.ts";
 import { embeddingKernels } from "./launch/embedding.ts";
@@ -13,6 +14,7 @@ import { lossKernels } from "./launch/loss.ts";
 import { normKernels } from "./launch/norm.ts";
 import { optimizerKernels } from "./launch/optimizer.ts";
 import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
+import { quantiseKernels, rowAdapterKernels } from "./launch/quantise.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
 import { logitsKernels } from "./launch/logits.ts";
@@ -23,12 +25,15 @@ export const cudaKernels: CudaKernels = {
   ...elementwiseKernels,
   ...reduceKernels,
   ...embeddingKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
   ...pagedAttentionKernels,
   ...activationKernels,
   ...lossKernels,
+  ...adapterKernels,
   ...samplingKernels,
   ...logitsKernels,
   ...optimizerKernels,

@@ -18,6 +18,7 @@ import type {
 } from "../contract.ts";
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
+import { adapterKernels } from "./adapter.ts";
 import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { attentionKernels } from "./attention.ts";
 import { cacheKernels } from "./cache.ts";
@@ -30,7 +31,9 @@ import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
 import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
+import { quantiseKernels } from "./quantise.ts";
 import { rotaryKernels } from "./rotary.ts";
+import { rowAdapterKernels } from "./rowAdapter.ts";
 import { samplingKernels } from "./sampling.ts";
 
 /** Total over the operator table: a row without a kernel does not compile. */
@@ -38,12 +41,15 @@ const kernels: ReferenceKernels = {
   ...elementwiseKernels,
   ...embeddingKernels,
   ...matmulKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
   ...cacheKernels,
   ...activationKernels,
   ...lossKernels,
+  ...adapterKernels,
   ...samplingKernels,
   ...logitsKernels,
   ...optimizerKernels,

@@ -2,6 +2,7 @@
 import type { OpName } from "../../../src/device/index.ts";
 import type { ConformanceCase } from "../case.ts";
 import { activationCases } from "./activation.ts";
+import { adapterCases } from "./adapter.ts";
 import { attentionCases } from "./attention.ts";
 import { cacheCases } from "./cache.ts";
 import { elementwiseCases, embeddingCases } from "./elementwise.ts";
@@ -10,6 +11,7 @@ import { lossCases } from "./loss.ts";
 import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
 import { optimizerCases } from "./optimizer.ts";
+import { quantiseFamilyCases } from "./quantise.ts";
 import { samplingCases } from "./sampling.ts";
 
 export function allCases(): ConformanceCase[] {
@@ -17,11 +19,13 @@ export function allCases(): ConformanceCase[] {
     ...elementwiseCases(),
     ...embeddingCases(),
     ...matmulCases(),
+    ...quantiseFamilyCases(),
     ...normCases(),
     ...cacheCases(),
     ...attentionCases(),
     ...activationCases(),
     ...lossCases(),
+    ...adapterCases(),
     ...samplingCases(),
     ...logitsCases(),
     ...optimizerCases(),
