@@ -91,7 +91,10 @@ export class BlockPool {
   ): number {
     const known = this.prefixes.find(parent, tokens, begin);
     if (known !== undefined) return known.id;
-    invariant(this.#references[block] > 0 && this.#nodes[block] === undefined, "a held block without contents");
+    invariant(
+      this.#references[block] > 0 && this.#nodes[block] === undefined,
+      "a held block without contents",
+    );
     const node = this.prefixes.add(parent, tokens, { begin, block });
     this.#nodes[block] = node;
     return node.id;

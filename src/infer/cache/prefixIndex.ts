@@ -56,7 +56,11 @@ export class PrefixIndex {
   }
 
   /** Adds a stretch that `find` does not know. */
-  add(parent: number, tokens: readonly number[], { begin, block }: { begin: number; block: number }): PrefixNode {
+  add(
+    parent: number,
+    tokens: readonly number[],
+    { begin, block }: { begin: number; block: number },
+  ): PrefixNode {
     const end = begin + this.#blockSize;
     const hash = hashOf(parent, tokens, begin, end);
     const node = { id: this.#nextId++, parent, tokens: tokens.slice(begin, end), block, hash };

@@ -5,14 +5,13 @@ import type { EngineModelInfo, EngineRequest } from "./contract.ts";
 /** Most likely tokens that can be asked for (tokenLogprobs of the operator table). */
 export const maxLogprobs = 128;
 
-/** Throws RequestError. */
-export function checkPrompt(prompt: readonly number[], info: EngineModelInfo, numNewTokens: number): void {
-  if (prompt.length === 0) throw new RequestError("engine", "expected a prompt of at least one token, got none");
+/** `numUnread`: tokens at the prompt's end that need no room in the context, -1 where one more is needed. Throws RequestError. */
+export function checkPrompt(prompt: readonly number[], info: EngineModelInfo, numUnread: number): void {
+  if (prompt.length === 0)
+    throw new RequestError("engine", "expected a prompt of at least one token, got none");
   const { maxContext, vocabSize } = info;
-  const isRoomForOne = numNewTokens > 0;
-  const longest = isRoomForOne ? maxContext - 1 : maxContext;
-  if (prompt.length > longest) {
-    const limit = isRoomForOne ? "shorter than" : "within";
+  if (prompt.length > maxContext + numUnread) {
+    const limit = numUnread < 0 ? "shorter than" : "within";
     throw new RequestError(
       "engine",
       `expected a prompt ${limit} the context of ${maxContext} tokens, got ${prompt.length}`,
@@ -20,6 +19,12 @@ export function checkPrompt(prompt: readonly number[], info: EngineModelInfo, nu
     );
   }
   for (const token of prompt) checkToken("prompt", token, vocabSize);
+}
+
+/** How many tokens at the end of a request's prompt are only predicted: the last one, where nothing follows it. */
+function unreadTokens({ sampling, promptLogprobs }: EngineRequest): number {
+  if (sampling.maxTokens > 0) return -1;
+  return promptLogprobs === undefined ? 0 : 1;
 }
 
 function checkToken(what: string, token: number, vocabSize: number): void {
@@ -30,7 +35,7 @@ function checkToken(what: string, token: number, vocabSize: number): void {
 /** Throws RequestError. */
 export function checkRequest(request: EngineRequest, info: EngineModelInfo): void {
   const { prompt, sampling, numLogprobs, promptLogprobs, promptLogprobsFrom } = request;
-  checkPrompt(prompt, info, sampling.maxTokens);
+  checkPrompt(prompt, info, unreadTokens(request));
   for (const [name, count] of Object.entries({ numLogprobs, promptLogprobs })) {
     if (count === undefined || (Number.isInteger(count) && count >= 0 && count <= maxLogprobs)) continue;
     throw new RequestError("engine", `expected ${name} from 0 to ${maxLogprobs}, got ${count}`);

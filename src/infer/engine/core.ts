@@ -4,11 +4,18 @@
  * The next step is planned and queued before the last one's tokens are read, wherever no choice hangs on them; a token drawn for a
  * sequence that turns out to have ended is thrown away. Between steps other work of the thread runs.
  */
-import { EngineFailedError, messageOf, NautilusError } from "../../base/index.ts";
+import { EngineFailedError, messageOf, NautilusError, RequestError } from "../../base/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import type { ConstraintCompiler } from "../constraint/contract.ts";
 import { needsHost } from "../runner/task.ts";
-import type { OutputKind, PendingStep, PieceOutput, RunnerTask, StepResult, StepRunner } from "../runner/task.ts";
+import type {
+  OutputKind,
+  PendingStep,
+  PieceOutput,
+  RunnerTask,
+  StepResult,
+  StepRunner,
+} from "../runner/task.ts";
 import { parseSampling } from "../sampling.ts";
 import { Scheduler } from "../scheduler/scheduler.ts";
 import type { SchedulerOptions, Step } from "../scheduler/scheduler.ts";
@@ -23,6 +30,7 @@ import type {
   EngineModelInfo,
   EngineRequest,
   EngineStatistics,
+  OutputConstraint,
 } from "./contract.ts";
 import { RequestState } from "./requestState.ts";
 import { constrainedTokens } from "./constrainedTokens.ts";
@@ -34,7 +42,8 @@ export interface EngineCoreOptions {
   scheduler: SchedulerOptions;
   /** Tokens that end a sequence. */
   endTokens: readonly number[];
-  constraints: ConstraintCompiler;
+  /** Compiles constrained output; without one it is refused. */
+  constraints?: ConstraintCompiler | undefined;
   adapters?: AdapterSlots | undefined;
   /** Frees what lies under the runner. */
   release?: (() => void) | undefined;
@@ -105,11 +114,11 @@ export class EngineCore implements Engine {
 
   #admit(request: EngineRequest): { state: RequestState; sequence: Sequence<EngineTask> } {
     this.#assertUsable();
-    const { info, tokenizer, constraints, endTokens } = this.#options;
+    const { info, tokenizer, endTokens } = this.#options;
     checkRequest(request, info);
     const { prompt, sampling, adapter } = request;
     const ends = sampling.stopAtEnd ? [...new Set([...endTokens, ...(request.endTokens ?? [])])] : [];
-    const constraint = request.constraint && constraints.compile(request.constraint).start(ends);
+    const constraint = request.constraint && this.#compile(request.constraint).start(ends);
     const state = new RequestState(request, { tokenizer, endTokens: ends, constraint });
     const task: EngineTask = {
       sampling,
@@ -123,18 +132,22 @@ export class EngineCore implements Engine {
       adapter: adapter === undefined ? 0 : this.#adapters.indexOf(adapter),
       receiver: state,
     };
+    const end = task.outputs === undefined ? 0 : prompt.length - 1;
+    const begin = (request.promptLogprobsFrom ?? 1) - 1;
     const sequence = this.#start(task, {
       prompt,
-      maxNewTokens: Math.min(sampling.maxTokens, info.maxContext - prompt.length),
+      maxNewTokens: Math.max(0, Math.min(sampling.maxTokens, info.maxContext - prompt.length)),
       priority: request.priority ?? 0,
       salt: adapter ?? "",
-      outputs:
-        task.outputs && {
-          begin: Math.min((request.promptLogprobsFrom ?? 1) - 1, prompt.length - 1),
-          end: prompt.length - 1,
-        },
+      outputs: begin < end ? { begin, end } : undefined,
     });
     return { state, sequence };
+  }
+
+  #compile(constraint: OutputConstraint): ReturnType<ConstraintCompiler["compile"]> {
+    const { constraints } = this.#options;
+    if (constraints !== undefined) return constraints.compile(constraint);
+    throw new RequestError("engine", "expected an engine with constrained output, got one without");
   }
 
   #start(
@@ -166,8 +179,17 @@ export class EngineCore implements Engine {
         (prompt) =>
           new Promise<Float32Array>((resolve, reject) => {
             const begin = pooling === "mean" ? 0 : prompt.length - 1;
-            const receiver = new Pooling(this.#options.info.width, prompt.length - begin, { resolve, reject });
-            const task = { sampling, endTokens: [], numLogprobs: undefined, outputs, allowedTokens: undefined };
+            const receiver = new Pooling(this.#options.info.width, prompt.length - begin, {
+              resolve,
+              reject,
+            });
+            const task = {
+              sampling,
+              endTokens: [],
+              numLogprobs: undefined,
+              outputs,
+              allowedTokens: undefined,
+            };
             this.#start(
               { ...task, adapter: 0, receiver },
               { prompt, maxNewTokens: 0, priority: 0, salt: "", outputs: { begin, end: prompt.length } },
@@ -241,8 +263,9 @@ export class EngineCore implements Engine {
     for (const [index, piece] of pieces.entries()) {
       const { sequence, start, numRows, draws } = piece;
       const { receiver } = sequence.task;
-      if (piece.outputBegin < piece.outputEnd || (start + numRows === sequence.numPromptTokens && start < sequence.numPromptTokens))
-        receiver.takeOutput(outputs[index], start + numRows >= sequence.outputEnd);
+      const end = start + numRows;
+      if (start < sequence.outputEnd || end === sequence.numPromptTokens)
+        receiver.takeOutput(outputs[index], end >= sequence.outputEnd);
       if (draws) {
         const drawn = { token: tokens[draw], logprob: logprobs[draw], ranked: ranked[draw] };
         draw++;
@@ -252,7 +275,7 @@ export class EngineCore implements Engine {
         const reason = receiver.takeToken(drawn);
         const isLong = sequence.tokens.length - sequence.numPromptTokens >= sequence.maxNewTokens;
         if (reason !== undefined || isLong) this.#finish(sequence, reason ?? "length");
-      } else if (sequence.maxNewTokens === 0 && start + numRows === sequence.numPromptTokens) {
+      } else if (sequence.maxNewTokens === 0 && end === sequence.numRows) {
         this.#finish(sequence, "length");
       }
     }
@@ -278,7 +301,8 @@ export class EngineCore implements Engine {
 
   #assertUsable(): void {
     if (this.#failure !== undefined) throw failureOf(this.#failure);
-    if (this.#isDisposed) throw failureOf(new NautilusError("engine", "expected an engine in use, got one that was closed"));
+    if (this.#isDisposed)
+      throw failureOf(new NautilusError("engine", "expected an engine in use, got one that was closed"));
   }
 
   /** Ends what is under way as aborted, then frees the model. */
@@ -315,7 +339,8 @@ class Pooling implements Receiver {
   takeToken(): undefined {}
 
   end(reason: EngineFinishReason): void {
-    if (reason === "aborted") this.fail(failureOf(new NautilusError("engine", "expected an engine in use, got one that was closed")));
+    if (reason === "aborted")
+      this.fail(failureOf(new NautilusError("engine", "expected an engine in use, got one that was closed")));
     else this.#done.resolve(Float32Array.from(this.#sum, (value) => value / this.#numRows));
   }
 

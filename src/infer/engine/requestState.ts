@@ -20,6 +20,7 @@ export class RequestState {
   readonly #constraint: ConstraintState | undefined;
   readonly #stream: TextStream;
   readonly #promptLogprobs: TokenLogprobs[] = [];
+  #hasToldPrompt = false;
   #numNewTokens = 0;
   #hasEnded = false;
 
@@ -46,8 +47,9 @@ export class RequestState {
 
   /** Takes what a step found about prompt rows; `isLast`: there is no more to come. */
   takeOutput(output: PieceOutput | undefined, isLast: boolean): void {
-    if (this.#hasEnded || this.#request.promptLogprobs === undefined) return;
+    if (this.#hasEnded || this.#hasToldPrompt || this.#request.promptLogprobs === undefined) return;
     if (output?.kind === "logprobs") this.#promptLogprobs.push(...output.tokens);
+    this.#hasToldPrompt = isLast;
     if (isLast) this.events.push({ type: "prompt", logprobs: this.#promptLogprobs });
   }
 

@@ -37,7 +37,9 @@ export function adjustLogits(context: Context, logits: Tensor, draws: readonly P
   if (draws.some(hasBiases)) addBiases(context, logits, draws);
   if (draws.some(hasPenalties)) penalise(context, logits, draws);
   const masked = draws.flatMap((piece, row) =>
-    piece.sequence.task.allowedTokens === undefined ? [] : [{ row, allowed: piece.sequence.task.allowedTokens() }],
+    piece.sequence.task.allowedTokens === undefined
+      ? []
+      : [{ row, allowed: piece.sequence.task.allowedTokens() }],
   );
   if (masked.length === 0) return;
   const numWords = Math.ceil(logits.width / 32);

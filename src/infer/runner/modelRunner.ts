@@ -30,6 +30,8 @@ export interface RunnerOptions {
   numTokens?: number | undefined;
   /** Bound on the logits of prompt rows that exist at once. Default 64 MiB. */
   maxLogitsBytes?: number | undefined;
+  /** Rows of one step go through different adapters. Default false: through the one that the decoder has, if any. */
+  choosesAdapters?: boolean | undefined;
 }
 
 type Piece = StepPiece<RunnerTask>;
@@ -78,11 +80,14 @@ export class ModelRunner implements StepRunner {
 
   /** Queues the capture of the graphs for up to `numSequences`, so that no request waits for one. */
   warmUp(numSequences: number): void {
-    for (let count = 1; count <= numSequences; count = batchBucket(count) + 1) this.#graphs.get("draw", count);
+    for (let count = 1; count <= numSequences; count = batchBucket(count) + 1)
+      this.#graphs.get("draw", count);
   }
 
   #decode(pieces: readonly Piece[]): PendingStep {
-    const isAlike = !pieces.some((piece) => isAdjusted(piece) || piece.sequence.task.numLogprobs !== undefined);
+    const isAlike = !pieces.some(
+      (piece) => isAdjusted(piece) || piece.sequence.task.numLogprobs !== undefined,
+    );
     const { inputs, graph, logits } = this.#graphs.get(isAlike ? "draw" : "logits", pieces.length);
     inputs.fill(this.#context, pieces);
     graph.replay();
@@ -131,7 +136,7 @@ export class ModelRunner implements StepRunner {
   }
 
   /** Hidden states (N, C) of a step. */
-  #hidden({ tokens, sources, batch, shape }: StepInputs): Tensor {
+  #hidden({ tokens, sources, batch, shape, adapterRows }: StepInputs): Tensor {
     const context = this.#context;
     context.device.run("gatherTokens", {
       sources,
@@ -140,7 +145,8 @@ export class ModelRunner implements StepRunner {
       numRows: shape.numRows,
       numDrawn: this.#maxDraws,
     });
-    return this.#decoder.step(context, tokens, { batch, caches: this.#caches });
+    const rows = this.options.choosesAdapters === true ? { adapterRows } : {};
+    return this.#decoder.step(context, tokens, { batch, caches: this.#caches, ...rows });
   }
 
   #logits(hidden: Tensor): Tensor {

@@ -46,6 +46,7 @@ function fieldWords({ numRows, numSequences, numDraws, maxBlocksPerSequence }: S
     sources: numRows,
     positions: numRows,
     slots: numRows,
+    adapterRows: numRows,
     contextLengths: numSequences,
     queryStarts: numSequences + 1,
     blockTables: numSequences * maxBlocksPerSequence,
@@ -71,6 +72,8 @@ export class StepInputs implements Disposable {
   readonly tokens: Tensor;
   /** i32 (N): place among the draws of the step before, or -1. */
   readonly sources: Tensor;
+  /** i32 (N): which adapter each row goes through. */
+  readonly adapterRows: Tensor;
   /** i32 (B): the row that each draw is made from. */
   readonly drawRows: Tensor;
   readonly batch: PagedBatch;
@@ -95,6 +98,7 @@ export class StepInputs implements Disposable {
       new Tensor(this.#storage.retain(), { shape: dims, dtype, byteOffset: starts[name] * wordBytes });
     this.tokens = field("tokens", [numRows]);
     this.sources = field("sources", [numRows]);
+    this.adapterRows = field("adapterRows", [numRows]);
     this.drawRows = field("drawRows", [numDraws]);
     this.batch = {
       numSequences,
@@ -159,6 +163,7 @@ export class StepInputs implements Disposable {
       integers[starts.tokens + row] = isKnown ? tokens[position] : 0;
       integers[starts.sources + row] = isKnown ? -1 : drawPlace;
       integers[starts.positions + row] = position;
+      integers[starts.adapterRows + row] = sequence.task.adapter;
       // What is shared is there already, and others read it.
       integers[starts.slots + row] =
         position < numShared
@@ -188,6 +193,7 @@ export class StepInputs implements Disposable {
     integers[starts.sources + row] = -1;
     integers[starts.positions + row] = 0;
     integers[starts.slots + row] = -1;
+    integers[starts.adapterRows + row] = 0;
     integers[starts.contextLengths + index] = 1;
     integers[starts.drawRows + draw] = row;
     integers[starts.topK + draw] = 1;
@@ -232,6 +238,7 @@ export class StepInputs implements Disposable {
     for (const tensor of [
       this.tokens,
       this.sources,
+      this.adapterRows,
       this.drawRows,
       batch.positions,
       batch.slots,

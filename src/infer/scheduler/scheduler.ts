@@ -71,7 +71,7 @@ export class Scheduler<Task> {
     return this.#waiting.length;
   }
 
-  /** Whether the cache can hold a sequence of `numTokens` at all. */
+  /** Whether the cache can hold a sequence of `numTokens` rows at all. */
   fits(numTokens: number): boolean {
     return this.pool.blocksFor(numTokens) <= this.pool.numBlocks;
   }
@@ -79,10 +79,7 @@ export class Scheduler<Task> {
   /** Takes a sequence in; its longest extent must fit (`fits`). */
   add(sequence: Sequence<Task>): void {
     invariant(sequence.numPromptTokens > 0, "a prompt of at least one token");
-    invariant(
-      this.fits(sequence.numPromptTokens + Math.max(0, sequence.maxNewTokens - 1)),
-      "a sequence that fits the cache",
-    );
+    invariant(this.fits(sequence.mostRows), "a sequence that fits the cache");
     insertInOrder(this.#waiting, sequence);
   }
 
@@ -152,7 +149,7 @@ export class Scheduler<Task> {
     let chain = prefixes.root(sequence.salt);
     // One block beyond what may be taken from the cache helps too: its rows are read without being written.
     const { numCacheable } = sequence;
-    for (let begin = 0; begin < numCacheable && begin + blockSize <= sequence.tokens.length; begin += blockSize) {
+    for (let begin = 0; begin < numCacheable && begin + blockSize <= sequence.numRows; begin += blockSize) {
       const node = prefixes.find(chain, sequence.tokens, begin);
       if (node === undefined) break;
       nodes.push(node);
@@ -168,7 +165,8 @@ export class Scheduler<Task> {
     if (begin + blockSize > sequence.numCacheable) return false;
     const chain = nodes.at(-1)?.id ?? this.pool.prefixes.root(sequence.salt);
     return this.#running.some((other) => {
-      if (other.chain !== chain || other.numPublished !== nodes.length || other.numToCompute <= 1) return false;
+      if (other.chain !== chain || other.numPublished !== nodes.length || other.numToCompute <= 1)
+        return false;
       if (begin + blockSize > other.tokens.length) return false;
       for (let i = begin; i < begin + blockSize; i++)
         if (other.tokens[i] !== sequence.tokens[i]) return false;
@@ -179,7 +177,7 @@ export class Scheduler<Task> {
   #hasRoomFor(sequence: Sequence<Task>, nodes: readonly PrefixNode[]): boolean {
     const { pool } = this;
     const numIdle = nodes.filter(({ block }) => pool.isIdle(block)).length;
-    const numNew = pool.blocksFor(sequence.numTokens) - nodes.length;
+    const numNew = pool.blocksFor(sequence.numRows) - nodes.length;
     const reserve = this.#running.length === 0 ? 0 : this.#reserve;
     return pool.numFree - numIdle >= numNew + reserve;
   }
@@ -190,7 +188,7 @@ export class Scheduler<Task> {
       pool.share(block);
       sequence.blocks.push(block);
     }
-    const numBlocks = pool.blocksFor(sequence.numTokens);
+    const numBlocks = pool.blocksFor(sequence.numRows);
     while (sequence.blocks.length < numBlocks) sequence.blocks.push(pool.take());
     sequence.numShared = nodes.length * pool.blockSize;
     sequence.numComputed = Math.min(sequence.numShared, sequence.numCacheable);

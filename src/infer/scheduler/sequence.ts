@@ -12,7 +12,7 @@ export interface SequenceOptions<Task> {
   salt: string;
   /**
    * Rows [begin, end) of the prompt whose results are wanted although nothing is drawn from them (log-probabilities, hidden
-   * states): they are computed even where the cache has them.
+   * states): they are computed even where the cache has them. Not empty.
    */
   outputs?: { begin: number; end: number } | undefined;
   task: Task;
@@ -69,23 +69,31 @@ export class Sequence<Task> {
     return this.tokens.length + this.numInFlight;
   }
 
-  /** Tokens that a step may still compute: none when the last draw is under way. */
+  /** Rows that are wanted now: without draws only those up to the last output. */
+  get numRows(): number {
+    return this.maxNewTokens === 0 ? this.outputEnd : this.numTokens;
+  }
+
+  /** Rows that a step may still compute: none when the last draw is under way. */
   get numToCompute(): number {
     if (this.maxNewTokens > 0 && this.numDrawn >= this.maxNewTokens) return 0;
-    return this.numTokens - this.numComputed;
+    return this.numRows - this.numComputed;
+  }
+
+  /** The most rows that it may ever have in the cache: the last token drawn needs none. */
+  get mostRows(): number {
+    return this.maxNewTokens === 0 ? this.outputEnd : this.numPromptTokens + this.maxNewTokens - 1;
   }
 
   /** Tokens that may come from the cache: the last one must be computed, and those whose results are wanted. */
   get numCacheable(): number {
-    const last = this.numTokens - 1;
+    const last = this.numRows - 1;
     return this.outputBegin < this.outputEnd ? Math.min(last, this.outputBegin) : last;
   }
 
   /** Higher priority first, then order of arrival. */
   goesBefore(other: Sequence<Task>): boolean {
-    return this.priority === other.priority
-      ? this.arrival < other.arrival
-      : this.priority > other.priority;
+    return this.priority === other.priority ? this.arrival < other.arrival : this.priority > other.priority;
   }
 }
 

@@ -68,16 +68,16 @@ function maskCases(): ConformanceCase[] {
     conformanceCase("maskLogits", `rows ${rows.join(", ") || "none"} of ${vocabSize}`, (data) => {
       const words = data.integers(rows.length * Math.ceil(vocabSize / 32), -(2 ** 31), 2 ** 31);
       return {
-      logits: operand("f32", numRows, { width: vocabSize, values: data.normal(numRows * vocabSize) }),
-      rows: numbers("i32", rows),
-      allowed: operand("i32", rows.length, {
-        width: Math.ceil(vocabSize / 32),
-        // All bits come up, the sign included, and whole words of ones.
-        values: () => words().map((word, i) => (i % 5 === 4 ? -1 : word)),
-      }),
-      numMasks: rows.length,
-      vocabSize,
-    };
+        logits: operand("f32", numRows, { width: vocabSize, values: data.normal(numRows * vocabSize) }),
+        rows: numbers("i32", rows),
+        allowed: operand("i32", rows.length, {
+          width: Math.ceil(vocabSize / 32),
+          // All bits come up, the sign included, and whole words of ones.
+          values: () => words().map((word, i) => (i % 5 === 4 ? -1 : word)),
+        }),
+        numMasks: rows.length,
+        vocabSize,
+      };
     }),
   );
 }
