@@ -17,6 +17,7 @@ export { huggingFaceConfig, huggingFaceFamily } from "./megatron/config.ts";
 export type { MegatronConfig } from "./megatron/config.ts";
 export { megatronConfig } from "./megatron/fromHuggingFace.ts";
 export { huggingFaceView, megatronView } from "./megatron/huggingFace.ts";
+export * from "./hub/index.ts";
 export { parseModelCard, writeModelCard } from "./modelCard.ts";
 export type { ModelCard, ModelCardChanges } from "./modelCard.ts";
 export { openNemo } from "./nemo/open.ts";

@@ -8,6 +8,7 @@ import { CheckpointError, readJson, withFileErrors } from "../base/index.ts";
 import { openFileBytes } from "./bytes.ts";
 import { hasWeights, openCheckpointFolder } from "./folder.ts";
 import { ggufCard, ggufModel } from "./gguf/huggingFace.ts";
+import { ggufTokenizer } from "./gguf/tokenizer.ts";
 import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
 import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
@@ -31,6 +32,8 @@ export interface ModelCheckpoint extends Disposable {
   readonly vocabSize?: number | undefined;
   /** The tokenizer's files and chat templates by name; names may have a folder in them. */
   readonly tokenizerFiles: ReadonlyMap<string, () => Uint8Array>;
+  /** What stands in the way of a tokenizer that the format holds. */
+  readonly tokenizerReason?: string | undefined;
   /** Further files that belong to the model: generation_config.json, README.md, licenses. */
   readonly otherFiles: ReadonlyMap<string, () => Uint8Array>;
   /** What its card says; undefined where it has none. */
@@ -114,12 +117,14 @@ function openGgufModel(path: string): ModelCheckpoint {
   const file = openGguf(path);
   try {
     const { config, weights } = ggufModel(file);
+    const tokenizer = ggufTokenizer(file.metadata);
     return {
       path,
       kind: "gguf",
       config,
       weights,
-      ...companions(new Map()),
+      ...companions(tokenizer.files),
+      tokenizerReason: tokenizer.reason,
       card: ggufCard(file.metadata),
       [Symbol.dispose]: () => weights.dispose(),
     };

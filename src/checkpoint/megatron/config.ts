@@ -4,6 +4,22 @@
  */
 import { ConfigError } from "../../base/index.ts";
 
+/** Positions divided by a factor, or Llama 3.1's division of low frequencies. */
+export type MegatronRopeScaling =
+  | { readonly kind: "linear"; readonly factor: number }
+  | {
+      readonly kind: "llama3";
+      readonly factor: number;
+      readonly lowFrequencyFactor: number;
+      readonly highFrequencyFactor: number;
+      readonly originalPositions: number;
+    };
+
+/** With the parameters that are in Megatron's code (core/models/common/embeddings/rotary_pos_embedding.py). */
+export function llama31Scaling(factor: number): Extract<MegatronRopeScaling, { kind: "llama3" }> {
+  return { kind: "llama3", factor, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalPositions: 8192 };
+}
+
 export interface MegatronConfig {
   readonly numLayers: number;
   readonly width: number;
@@ -23,6 +39,8 @@ export interface MegatronConfig {
   readonly positions: string;
   readonly rotaryFraction: number;
   readonly rotaryBase: number;
+  /** How rotary positions are stretched; undefined for not at all. */
+  readonly ropeScaling?: MegatronRopeScaling | undefined;
   readonly maxPositions: number;
   readonly initStd: number;
   /** V, where the file says it; rows after it are padding. */
@@ -80,6 +98,7 @@ export function huggingFaceConfig(
     max_position_embeddings: config.maxPositions,
     initializer_range: config.initStd,
     rope_theta: config.rotaryBase,
+    ...(config.ropeScaling === undefined ? {} : { rope_scaling: scalingKeys(config.ropeScaling) }),
     tie_word_embeddings: config.tiesEmbeddings,
     use_cache: true,
     torch_dtype: dtype,
@@ -105,5 +124,17 @@ export function huggingFaceConfig(
     hidden_act: "silu",
     rms_norm_eps: config.normEps,
     ...(family === "llama" ? { attention_bias: false, mlp_bias: false } : {}),
+  };
+}
+
+function scalingKeys(scaling: MegatronRopeScaling): Record<string, unknown> {
+  const { kind, factor } = scaling;
+  if (kind === "linear") return { type: kind, factor };
+  return {
+    rope_type: kind,
+    factor,
+    low_freq_factor: scaling.lowFrequencyFactor,
+    high_freq_factor: scaling.highFrequencyFactor,
+    original_max_position_embeddings: scaling.originalPositions,
   };
 }

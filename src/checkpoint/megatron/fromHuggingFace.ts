@@ -4,11 +4,23 @@
  */
 import { z } from "zod";
 import { ConfigError, parseConfig } from "../../base/index.ts";
-import type { MegatronConfig } from "./config.ts";
+import { llama31Scaling } from "./config.ts";
+import type { MegatronConfig, MegatronRopeScaling } from "./config.ts";
 
 const component = "config.json";
 const size = z.int().positive();
 const number = z.number().nullish();
+
+const ropeGroup = z.looseObject({
+  type: z.string().nullish(),
+  rope_type: z.string().nullish(),
+  rope_theta: number,
+  partial_rotary_factor: number,
+  factor: number,
+  low_freq_factor: number,
+  high_freq_factor: number,
+  original_max_position_embeddings: number,
+});
 
 const schema = z.looseObject({
   model_type: z.enum(["nemotron", "llama", "mistral", "qwen2"]),
@@ -28,10 +40,8 @@ const schema = z.looseObject({
   rope_percent: number,
   rope_percentage: number,
   partial_rotary_factor: number,
-  rope_scaling: z.unknown().optional(),
-  rope_parameters: z
-    .looseObject({ rope_type: z.string().nullish(), rope_theta: number, partial_rotary_factor: number })
-    .nullish(),
+  rope_scaling: ropeGroup.nullish(),
+  rope_parameters: ropeGroup.nullish(),
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
   tie_word_embeddings: z.boolean().default(false),
@@ -44,11 +54,7 @@ export function megatronConfig(json: unknown): MegatronConfig {
   const config = parseConfig(component, schema, json);
   const { model_type: type, rope_parameters: rope } = config;
   const isNemotron = type === "nemotron";
-  refuse("rope_scaling", config.rope_scaling ?? null, [null]);
-  refuse("rope_parameters.rope_type", rope?.rope_type ?? "default", ["default"]);
-  if (type === "mistral" || config.use_sliding_window === true) {
-    refuse("sliding_window", config.sliding_window ?? null, [null]);
-  }
+  refuseWindow(config);
   const hasAttentionBias = config.attention_bias ?? false;
   const hasLinearBias = config.mlp_bias ?? false;
   refuse("attention_bias", hasAttentionBias, [hasLinearBias]);
@@ -72,6 +78,29 @@ export function megatronConfig(json: unknown): MegatronConfig {
     maxPositions: config.max_position_embeddings,
     initStd: config.initializer_range,
     vocabSize: config.vocab_size,
+    ropeScaling: ropeScaling(config.rope_scaling ?? rope ?? {}),
+  };
+}
+
+/** A window as long as the positions is none. Mistral has one of 4,096 where the key is missing. */
+function refuseWindow(config: z.output<typeof schema>): void {
+  const { model_type: type, sliding_window: window = 4096, max_position_embeddings: maxPositions } = config;
+  const slides = type === "mistral" || (type === "qwen2" && config.use_sliding_window === true);
+  if (slides && window !== null && window < maxPositions) refuse("sliding_window", window, [null]);
+}
+
+function ropeScaling(group: z.output<typeof ropeGroup>): MegatronRopeScaling | undefined {
+  const kind = group.rope_type ?? group.type ?? "default";
+  if (kind === "default") return undefined;
+  const factor = group.factor ?? 1;
+  if (kind === "linear") return { kind, factor };
+  if (kind !== "llama3") refuse("rope_scaling.rope_type", kind, ["default", "linear", "llama3"]);
+  const usual = llama31Scaling(factor);
+  return {
+    ...usual,
+    lowFrequencyFactor: group.low_freq_factor ?? usual.lowFrequencyFactor,
+    highFrequencyFactor: group.high_freq_factor ?? usual.highFrequencyFactor,
+    originalPositions: group.original_max_position_embeddings ?? usual.originalPositions,
   };
 }
 

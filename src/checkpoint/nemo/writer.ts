@@ -13,7 +13,7 @@ import { writeTar, tarMember } from "../tarWriter.ts";
 import type { TarMember } from "../tarWriter.ts";
 import { emptyTorchFile } from "../torch/emptyFile.ts";
 import { zarrayName, zarrayText } from "../zarr.ts";
-import { nemo1ConfigText } from "./config.ts";
+import { nemo1ConfigText } from "./configText.ts";
 
 export interface NemoContents {
   readonly config: MegatronConfig;
