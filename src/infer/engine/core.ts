@@ -309,7 +309,7 @@ export class EngineCore implements Engine {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
-    for (const sequence of [...this.#live]) this.#finish(sequence, "aborted");
+    for (const sequence of this.#live) this.#finish(sequence, "aborted");
     await this.#loop;
     this.#options.runner.dispose();
     this.#options.release?.();

@@ -2,8 +2,8 @@
  * What is wanted of prompt rows beside draws: log-probabilities of the tokens that follow them, or sums of their hidden states.
  * Logits exist for a bounded number of rows at a time.
  */
-import { embedding, Tensor } from "../../tensor/index.ts";
-import type { Context, PendingValues } from "../../tensor/index.ts";
+import { embedding } from "../../tensor/index.ts";
+import type { Context, PendingValues, Tensor } from "../../tensor/index.ts";
 import type { StepPiece } from "../scheduler/scheduler.ts";
 import { RankedRows } from "./rankedRows.ts";
 import type { PieceOutput, RunnerTask } from "./task.ts";

@@ -112,7 +112,7 @@ export class Scheduler<Task> {
     };
     const numPreemptions = this.numPreemptions;
     // A copy: preemption changes the list. Who is preempted has nothing to compute until it is admitted again.
-    for (const sequence of [...this.#running]) {
+    for (const sequence of this.#running.slice()) {
       if (sequence.state !== "running" || sequence.numToCompute !== 1) continue;
       if (this.#makeRoom(sequence)) take(sequence, 1);
     }
@@ -129,7 +129,7 @@ export class Scheduler<Task> {
   }
 
   #admit(rowsLeft: () => number, take: (sequence: Sequence<Task>, count: number) => void): void {
-    for (const sequence of [...this.#waiting]) {
+    for (const sequence of this.#waiting.slice()) {
       if (this.#running.length >= this.options.maxSequences || rowsLeft() <= 0) return;
       // Preempted with draws in flight: its tokens are not all known yet.
       if (sequence.numInFlight > 0) continue;
