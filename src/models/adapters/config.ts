@@ -105,5 +105,9 @@ export const adapterMethods: readonly AdapterMethod[] = [
 
 /** Fills in and checks an adapter's configuration. Throws ConfigError. */
 export function parseAdapterConfig(value: unknown): AdapterConfig {
-  return parseConfig("adapter", adapterSchema, value);
+  const method: unknown =
+    typeof value === "object" && value !== null && "method" in value ? value.method : undefined;
+  // The schema of the method alone knows the keys that a misspelt one may have meant.
+  const schema = adapterSchema.options.find((option) => option.shape.method.value === method);
+  return parseConfig("adapter", schema ?? adapterSchema, value);
 }

@@ -129,16 +129,20 @@ function createForFile(
 export function fillAdapter(context: Context, adapter: Adapter, source: TensorSource): void {
   const known = new Set(source.names());
   const used = new Set<string>();
-  for (const { name, tensor } of adapter.tensors(context)) {
-    using target = tensor;
-    const stored = [`${peftPrefix}${name}`, name].find((candidate) => known.has(candidate));
-    if (stored === undefined) {
-      throw new CheckpointError(component, `expected ${peftPrefix}${name} in ${source.path}, got none`, {
-        hint: "the adapter is of another model or damaged",
-      });
+  const tensors = adapter.tensors(context);
+  try {
+    for (const { name, tensor } of tensors) {
+      const stored = [`${peftPrefix}${name}`, name].find((candidate) => known.has(candidate));
+      if (stored === undefined) {
+        throw new CheckpointError(component, `expected ${peftPrefix}${name} in ${source.path}, got none`, {
+          hint: "the adapter is of another model or damaged",
+        });
+      }
+      used.add(stored);
+      fillTensor(tensor, { source, name: stored });
     }
-    used.add(stored);
-    fillTensor(target, { source, name: stored });
+  } finally {
+    for (const { tensor } of tensors) tensor.dispose();
   }
   const left = [...known].find((name) => !used.has(name));
   if (left !== undefined)
