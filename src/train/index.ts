@@ -19,5 +19,6 @@ export type { TuningBatchOptions } from "./tuning/data.ts";
 export { pairLoss, unpairedLoss } from "./tuning/objective.ts";
 export type { PairScores, PreferenceObjective } from "./tuning/objective.ts";
 export { PreferenceStep } from "./tuning/preferenceStep.ts";
-export type { PreferenceMeasures, PreferenceRows } from "./tuning/preferenceStep.ts";
+export type { PreferenceMeasures } from "./tuning/preferenceStep.ts";
+export type { PreferenceRows } from "./tuning/rows.ts";
 export { TensorBoardWriter } from "./tensorboard.ts";

@@ -7,7 +7,7 @@ import type { Adapter, Decoder, SequenceBatch } from "../models/index.ts";
 import { Storage, Tape, Tensor } from "../tensor/index.ts";
 import type { Context, PendingValues, RecomputePolicy } from "../tensor/index.ts";
 import type { AdamW } from "./optimizer.ts";
-import type { PreferenceRows } from "./tuning/preferenceStep.ts";
+import type { PreferenceRows } from "./tuning/rows.ts";
 
 /** Sequences as the data side hands them over: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
 export interface HostBatch {

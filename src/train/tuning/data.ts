@@ -4,7 +4,7 @@ import { layOut, packFirstFit, shuffled, textsOf } from "../../data/index.ts";
 import type { EncodedText, TuningExample } from "../../data/index.ts";
 import type { TrainingData } from "../loop.ts";
 import type { HostBatch } from "../step.ts";
-import type { PreferenceRows } from "./preferenceStep.ts";
+import type { PreferenceRows } from "./rows.ts";
 
 export interface TuningBatchOptions {
   /** Tokens of a packed row; also the longest text. */

@@ -11,22 +11,7 @@ import { ignoreIndex, uploadBatch } from "../step.ts";
 import type { HostBatch, PendingStep, StepOptions, StepRunner } from "../step.ts";
 import { pairLoss, unpairedLoss } from "./objective.ts";
 import type { PreferenceObjective, TextScore } from "./objective.ts";
-
-/** Which rows of a batch are which text, and what is compared. */
-export interface PreferenceRows {
-  /** Rows begin .. end of each text. */
-  texts: readonly { begin: number; end: number }[];
-  /** Texts by their number. */
-  pairs: readonly {
-    chosen: number;
-    rejected: number;
-    chosenReward?: number | undefined;
-    rejectedReward?: number | undefined;
-  }[];
-  unpaired: readonly { text: number; isDesirable: boolean; mismatched: number }[];
-  /** Log-probabilities under the reference by text, where they were made before. */
-  reference?: Float64Array | undefined;
-}
+import type { PreferenceRows } from "./rows.ts";
 
 export interface PreferenceMeasures {
   loss: number;
