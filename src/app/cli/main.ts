@@ -13,6 +13,7 @@ import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
+import { registerPull } from "./pull.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -35,6 +36,7 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerPull,
     registerTokenizer,
     registerData,
     registerModel,

@@ -123,7 +123,8 @@ function understand({ config, weights }: ModelCheckpoint): {
 }
 
 function describeTokenizer(checkpoint: ModelCheckpoint): Pick<Inspection, "tokenizer" | "tokenizerReason"> {
-  if (checkpoint.tokenizerFiles.size === 0) return { tokenizer: null, tokenizerReason: null };
+  if (checkpoint.tokenizerFiles.size === 0)
+    return { tokenizer: null, tokenizerReason: checkpoint.tokenizerReason ?? null };
   try {
     using folder = tokenizerFolder(checkpoint, undefined);
     const tokenizer = loadTokenizer(folder.tokenizerPath);
