@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { errorSchema } from "../../src/app/api/openai/index.ts";
-import { parseServerOptions } from "../../src/app/server/options.ts";
+import type { ServerOptionsInput } from "../../src/app/server/options.ts";
 import { InvariantError } from "../../src/base/index.ts";
 import type { NautilusServer } from "../../src/app/server/server.ts";
 import { FakeEngine } from "./fakeEngine.ts";
@@ -99,7 +99,7 @@ describe("bad requests", () => {
       body: stream,
       headers,
       duplex: "half",
-    } as RequestInit);
+    });
     // The client may hear of the refusal, or of the connection that ended under its endless body.
     const status = await unsaid.then(
       (answer) => answer.status,
@@ -190,7 +190,7 @@ describe("load and bad luck", () => {
         body: JSON.stringify({ prompt: "a", max_tokens: 10, ignore_eos: true }),
       });
     const answers = await Promise.all([ask(), ask(), ask(), ask()]);
-    const statuses = answers.map(({ status }) => status).toSorted();
+    const statuses = answers.map(({ status }) => status).toSorted((a, b) => a - b);
     expect(statuses).toEqual([200, 200, 429, 429]);
     expect(Number(answers.find(({ status }) => status === 429)?.headers.get("retry-after"))).toBeGreaterThan(
       0,
@@ -269,7 +269,7 @@ describe("what others see", () => {
 
   it("keeps CORS off, and lets in origins that are named", async () => {
     const headers = { origin: "https://a.example", "access-control-request-method": "POST" };
-    const allowed = async (options: Parameters<typeof parseServerOptions>[0]): Promise<string | null> => {
+    const allowed = async (options: ServerOptionsInput): Promise<string | null> => {
       await using server = fakeServer({ options });
       const answer = await server.app.request(path, { method: "OPTIONS", headers });
       return answer.headers.get("access-control-allow-origin");
