@@ -34,4 +34,5 @@ export { openTorchFile } from "./torch/torchFile.ts";
 export type { TorchFile } from "./torch/torchFile.ts";
 export { makeTemporaryFolder } from "./temporary.ts";
 export type { TemporaryFolder } from "./temporary.ts";
+export { transposeBytes } from "./transpose.ts";
 export { observedView, renamedView } from "./views.ts";

@@ -11,6 +11,7 @@ import { ggufCard, ggufModel } from "./gguf/huggingFace.ts";
 import { ggufTokenizer } from "./gguf/tokenizer.ts";
 import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
+import { embeddingName } from "./megatron/names.ts";
 import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
 import { parseModelCard } from "./modelCard.ts";
 import type { ModelCard } from "./modelCard.ts";
@@ -171,7 +172,7 @@ async function openNemoModel(
   try {
     const vocabSize = wanted ?? nemo.config.vocabSize;
     const weights = huggingFaceView(nemo.weights, nemo.config, vocabSize === undefined ? {} : { vocabSize });
-    const { dtype } = weights.info("model.embed_tokens.weight");
+    const { dtype } = nemo.weights.info(embeddingName);
     const config = huggingFaceConfig(nemo.config, {
       vocabSize: vocabSize ?? storedVocabSize(nemo.weights, nemo.config),
       dtype: torchDtypeNames[dtype] ?? "float32",

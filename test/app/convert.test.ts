@@ -54,7 +54,7 @@ async function throughDecoder(from: string, to: string): Promise<void> {
 }
 
 describe("there and back", () => {
-  it.each(["nemotron-tiny", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-0.5b"])(
+  it.each(["nemotron-tiny", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-0.5b", "gpt2-tiny"])(
     "%s: Hugging Face, Nautilus, .nemo, Nautilus, Hugging Face give the same bits",
     async (preset) => {
       const folder = at(`round-${preset}`);
@@ -79,6 +79,19 @@ describe("there and back", () => {
       expect({ ...after, bosId: 0, eosId: 0, padId: 0 }).toEqual({ ...before, bosId: 0, eosId: 0, padId: 0 });
     },
   );
+
+  it("NeMo's own GPT gives the tensors that transformers has", async () => {
+    const expected = await contents(fixture("golden/families/gpt2"));
+    expect(await contents(fixture("golden/gpt2.nemo"))).toEqual(expected);
+    await convert(fixture("golden/gpt2.nemo"), at("gpt2"), "--verify");
+    expect(await contents(at("gpt2"))).toEqual(expected);
+    await convert(at("gpt2"), at("gpt2.nemo"), "--verify");
+    expect(await contents(at("gpt2.nemo"))).toEqual(expected);
+    const [written, theirs] = [at("gpt2"), fixture("golden/families/gpt2")].map((folder) =>
+      parseModelConfig(json(join(folder, "config.json"))),
+    );
+    expect({ ...written, bosId: 0, eosId: 0 }).toEqual({ ...theirs, bosId: 0, eosId: 0 });
+  });
 
   it("says what it wrote, as JSON too", async () => {
     const stdout = await convert(at("nemotron"), at("as-json"), "--json", "--verify");

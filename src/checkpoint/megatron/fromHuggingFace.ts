@@ -1,5 +1,5 @@
 /**
- * Hugging Face's config.json as the shape of a Megatron model, for writing `.nemo`: Nemotron, Llama, Mistral and Qwen2, with the keys of all
+ * Hugging Face's config.json as the shape of a Megatron model, for writing `.nemo`: Nemotron, Llama, Mistral, Qwen2 and GPT-2, with the keys of all
  * ages (transformers, the configuration file of each model). What Megatron's files cannot say is refused by its key.
  */
 import { z } from "zod";
@@ -49,8 +49,55 @@ const schema = z.looseObject({
   use_sliding_window: z.boolean().nullish(),
 });
 
+const gpt2Schema = z.looseObject({
+  vocab_size: size.optional(),
+  n_embd: size,
+  n_layer: size,
+  n_head: size,
+  n_inner: size.nullish(),
+  n_positions: size.optional(),
+  n_ctx: size.optional(),
+  activation_function: z.string().default("gelu_new"),
+  layer_norm_epsilon: z.number().default(1e-5),
+  initializer_range: z.number().default(0.02),
+  tie_word_embeddings: z.boolean().default(true),
+});
+const tanhNames = ["gelu_new", "gelu_fast", "gelu_pytorch_tanh"];
+
+function gpt2Config(json: unknown): MegatronConfig {
+  const config = parseConfig(component, gpt2Schema, json);
+  const { n_embd: width, n_head: numHeads, activation_function: activation } = config;
+  refuse("activation_function", activation, ["gelu", ...tanhNames]);
+  return {
+    numLayers: config.n_layer,
+    width,
+    ffnWidth: config.n_inner ?? 4 * width,
+    numHeads,
+    numKvHeads: numHeads,
+    headDim: width / numHeads,
+    activation: activation === "gelu" ? "gelu" : "gelu-tanh",
+    normalization: "layernorm",
+    normEps: config.layer_norm_epsilon,
+    hasLinearBias: true,
+    hasQkvBias: true,
+    tiesEmbeddings: config.tie_word_embeddings,
+    positions: "learned_absolute",
+    rotaryFraction: 1,
+    rotaryBase: 10000,
+    maxPositions: config.n_positions ?? config.n_ctx ?? 1024,
+    initStd: config.initializer_range,
+    vocabSize: config.vocab_size,
+  };
+}
+
 /** Reads config.json. Throws ConfigError naming the key. */
 export function megatronConfig(json: unknown): MegatronConfig {
+  const isGpt2 =
+    typeof json === "object" && json !== null && "model_type" in json && json.model_type === "gpt2";
+  return isGpt2 ? gpt2Config(json) : rotaryModelConfig(json);
+}
+
+function rotaryModelConfig(json: unknown): MegatronConfig {
   const config = parseConfig(component, schema, json);
   const { model_type: type, rope_parameters: rope } = config;
   const isNemotron = type === "nemotron";

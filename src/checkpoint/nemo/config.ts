@@ -46,6 +46,8 @@ const nemo1Schema = z.looseObject({
   num_query_groups: size.nullish(),
   kv_channels: size.nullish(),
   activation: z.string().default("gelu"),
+  bias_activation_fusion: flag,
+  bias_gelu_fusion: flag,
   normalization: z.string().default("layernorm"),
   layernorm_zero_centered_gamma: flag,
   layernorm_epsilon: z.number().default(1e-5),
@@ -127,7 +129,10 @@ export function readNemo1Config(text: string): NemoDescription {
     config: {
       numLayers: config.num_layers,
       ...widths(component, config),
-      activation: config.activation,
+      activation: geluName(
+        config.activation,
+        (config.bias_activation_fusion ?? config.bias_gelu_fusion ?? true) && config.bias,
+      ),
       normalization:
         normalization === "layernorm" && config.layernorm_zero_centered_gamma ? "layernorm1p" : normalization,
       normEps: config.layernorm_epsilon,
@@ -157,6 +162,12 @@ export function readNemo1Config(text: string): NemoDescription {
       ].flatMap((file) => (file == null || file === "" ? [] : [file.replace(/^nemo:/, "")])),
     },
   };
+}
+
+/** The fused kernel of bias and GELU takes the tanh form, all others the exact one (megatron/core/fusions/fused_bias_gelu.py). */
+function geluName(activation: string, isFused: boolean): string {
+  if (activation === "gelu") return isFused ? "gelu-tanh" : "gelu";
+  return activation === "approx-gelu" || activation === "openai-gelu" ? "gelu-tanh" : activation;
 }
 
 function missing(component: string, key: string): never {
@@ -200,6 +211,7 @@ const megatronSchema = z.looseObject({
   num_query_groups: size.nullish(),
   kv_channels: size.nullish(),
   activation_func: pythonName.nullish(),
+  bias_activation_fusion: flag,
   gated_linear_unit: flag,
   normalization: z.string().default("LayerNorm"),
   layernorm_zero_centered_gamma: flag,
@@ -258,7 +270,10 @@ function fromMegatronCore(component: string, config: z.output<typeof megatronSch
   return {
     numLayers: config.num_layers,
     ...widths(component, config),
-    activation: activationName(config),
+    activation: geluName(
+      activationName(config),
+      config.bias_activation_fusion === true && config.add_bias_linear,
+    ),
     normalization: normalizationName(config.normalization, config.layernorm_zero_centered_gamma === true),
     normEps: config.layernorm_epsilon,
     hasLinearBias: config.add_bias_linear,
@@ -315,6 +330,8 @@ const argumentsSchema = z.looseObject({
   kv_channels: size.nullish(),
   squared_relu: flag,
   swiglu: flag,
+  openai_gelu: flag,
+  bias_gelu_fusion: flag,
   apply_layernorm_1p: flag,
   normalization: z.string().default("LayerNorm"),
   layernorm_epsilon: number,
@@ -347,7 +364,11 @@ export function readMegatronArguments(args: Readonly<Record<string, unknown>>): 
     numLayers: config.num_layers,
     ...widths(component, { ...config, num_query_groups: groups }),
     activation:
-      config.swiglu === true ? "fast-swiglu" : config.squared_relu === true ? "squared-relu" : "gelu",
+      config.swiglu === true
+        ? "fast-swiglu"
+        : config.squared_relu === true
+          ? "squared-relu"
+          : geluName(config.openai_gelu === true ? "openai-gelu" : "gelu", config.bias_gelu_fusion ?? true),
     normalization: normalizationName(config.normalization, config.apply_layernorm_1p === true),
     normEps: config.norm_epsilon ?? config.layernorm_epsilon ?? 1e-5,
     hasLinearBias: config.add_bias_linear,

@@ -46,7 +46,10 @@ export function nemo1ConfigText(
     post_process: true,
     bias: config.hasLinearBias,
     ...(config.hasQkvBias && !config.hasLinearBias ? { qkv_bias: true } : {}),
-    activation: config.activation,
+    activation: config.activation === "gelu-tanh" ? "gelu" : config.activation,
+    ...(config.activation.startsWith("gelu")
+      ? { bias_activation_fusion: config.activation === "gelu-tanh" }
+      : {}),
     transformer_block_type: "pre_ln",
     normalize_attention_scores: true,
     position_embedding_type: config.positions,

@@ -2,12 +2,11 @@
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { dtypeBytes, invariant, makeFolder, withFileErrors, writeText } from "../../base/index.ts";
-import { singleFileName, writeSafetensors } from "../../checkpoint/index.ts";
+import { singleFileName, transposeBytes, writeSafetensors } from "../../checkpoint/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { configText } from "./configText.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
-import { transposeBytes } from "./transpose.ts";
 
 const dtypeNames: Readonly<Record<string, string>> = { f32: "float32", bf16: "bfloat16", f16: "float16" };
 

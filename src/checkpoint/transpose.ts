@@ -1,5 +1,7 @@
-/** Transposition of matrices as bytes, for checkpoints that store them the other way round. */
-import { invariant } from "../../base/index.ts";
+/** Transposition of matrices as bytes, for checkpoints that store them the other way round (GPT-2's Conv1D). */
+import { invariant } from "../base/index.ts";
+import { storedDtypeBytes } from "./source.ts";
+import type { StoredTensor } from "./source.ts";
 
 /** Rows of a tile: both sides of a tile stay in the cache of a core. */
 const tile = 32;
@@ -29,4 +31,33 @@ function itemsOf({ buffer, byteOffset, byteLength }: Uint8Array, itemBytes: numb
   if (itemBytes === 4) return new Uint32Array(buffer, byteOffset, byteLength / 4);
   invariant(itemBytes === 8, "elements of 2, 4 or 8 bytes");
   return new Float64Array(buffer, byteOffset, byteLength / 8);
+}
+
+/**
+ * The transpose of a stored matrix. Its rows are columns of what is stored, so that the whole is read and turned at the first read, and held
+ * until the last byte was read or another is turned.
+ */
+export function transposedTensor(
+  tensor: StoredTensor,
+  held: { of: StoredTensor | undefined; bytes: Uint8Array },
+): StoredTensor {
+  const [numRows, numColumns = 1] = tensor.shape;
+  const { dtype, byteLength } = tensor;
+  return {
+    dtype,
+    shape: [numColumns, numRows],
+    byteLength,
+    readRange(into, byteOffset) {
+      if (held.of !== tensor) {
+        const stored = new Uint8Array(byteLength);
+        tensor.readRange(stored, 0);
+        held.bytes = transposeBytes(stored, { numRows, numColumns, itemBytes: storedDtypeBytes[dtype] });
+        held.of = tensor;
+      }
+      into.set(held.bytes.subarray(byteOffset, byteOffset + into.byteLength));
+      if (byteOffset + into.byteLength < byteLength) return;
+      held.of = undefined;
+      held.bytes = new Uint8Array();
+    },
+  };
 }
