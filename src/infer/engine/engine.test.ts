@@ -47,7 +47,12 @@ interface Setup {
 
 function makeEngine({ numBlocks, blockSize, maxStepRows, maxSequences, isReady }: Setup): EngineCore {
   return new EngineCore({
-    runner: new FakeRunner({ numBlocks, blockSize, vocabSize, ...(isReady === undefined ? {} : { isReady }) }),
+    runner: new FakeRunner({
+      numBlocks,
+      blockSize,
+      vocabSize,
+      ...(isReady === undefined ? {} : { isReady }),
+    }),
     tokenizer,
     info: {
       maxContext: numBlocks * blockSize,
@@ -100,8 +105,16 @@ async function turns(count: number): Promise<void> {
 
 /** Few different beginnings, so that requests share much, with a tail of their own. */
 const prompts = fc
-  .tuple(fc.constantFrom(1, 2), fc.integer({ min: 0, max: 20 }), fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 6 }))
-  .map(([first, numShared, tail]) => [first, ...Array.from({ length: numShared }, (_, i) => (i * first) % 7), ...tail]);
+  .tuple(
+    fc.constantFrom(1, 2),
+    fc.integer({ min: 0, max: 20 }),
+    fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 6 }),
+  )
+  .map(([first, numShared, tail]) => [
+    first,
+    ...Array.from({ length: numShared }, (_, i) => (i * first) % 7),
+    ...tail,
+  ]);
 
 const arrivals = fc.array(
   fc.record({
@@ -200,9 +213,15 @@ describe("the engine", () => {
     const got = await answer(engine, request(prompt, { maxTokens: 1000 }));
     expect(got.tokens).toEqual(fakeContinuation(prompt, 17, vocabSize));
     expect(got.end.reason).toBe("length");
-    await expect(answer(engine, request(Array.from({ length: 20 }, () => 1), { maxTokens: 1 }))).rejects.toThrow(
-      "expected a prompt shorter than the context of 20 tokens, got 20",
-    );
+    await expect(
+      answer(
+        engine,
+        request(
+          Array.from({ length: 20 }, () => 1),
+          { maxTokens: 1 },
+        ),
+      ),
+    ).rejects.toThrow("expected a prompt shorter than the context of 20 tokens, got 20");
   });
 
   it("lets higher priority go first", async () => {
