@@ -1,12 +1,11 @@
 /** `nautilus convert`: a checkpoint of any format as another, a piece of a tensor at a time, in a thread that Ctrl-C can end. */
 import { extname, resolve } from "node:path";
 import { Worker } from "node:worker_threads";
-import { ConfigError, formatBytes, note, warn } from "../../../base/index.ts";
+import { ConfigError, failureError, formatBytes, note, warn } from "../../../base/index.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { findModel } from "../openModel.ts";
 import type { ConversionOutcome, ConversionRequest, ConversionTarget } from "./job.ts";
-import { failureError } from "./messages.ts";
 import type { WorkerMessage } from "./messages.ts";
 import { clearLeftovers } from "./output.ts";
 import type { WeightDtype } from "./source.ts";

@@ -1,9 +1,8 @@
 /** The body of the converting worker thread. */
 import { parentPort, workerData } from "node:worker_threads";
-import { invariant, setLogSink } from "../../../base/index.ts";
+import { describeFailure, invariant, setLogSink } from "../../../base/index.ts";
 import { runConversion } from "./job.ts";
 import type { ConversionRequest } from "./job.ts";
-import { describeFailure } from "./messages.ts";
 import type { WorkerMessage } from "./messages.ts";
 
 /** Between two messages on the progress: a piece of a megabyte takes less than one message. */
@@ -24,5 +23,5 @@ try {
   });
   send({ kind: "done", outcome });
 } catch (error) {
-  send({ kind: "failed", failure: describeFailure(error) });
+  send({ kind: "failed", failure: describeFailure(error, "convert") });
 }
