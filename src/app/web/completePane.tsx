@@ -1,7 +1,7 @@
 /** A prompt and its continuation. */
 import { RunBar } from "./runBar.tsx";
 import type { Store } from "./store.ts";
-import { TokenText } from "./tokenText.tsx";
+import { Legend, TokenText } from "./tokenText.tsx";
 
 export function CompletePane({ store }: { store: Store }) {
   const pieces = store.pieces.value;
@@ -50,7 +50,10 @@ export function CompletePane({ store }: { store: Store }) {
             the arrow keys, for what else it had in mind.
           </p>
         ) : (
-          <TokenText before={store.answered.value} pieces={pieces} isRunning={store.isRunning.value} />
+          <>
+            <TokenText before={store.answered.value} pieces={pieces} isRunning={store.isRunning.value} />
+            <Legend />
+          </>
         )}
       </div>
     </div>

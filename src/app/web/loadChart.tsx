@@ -5,8 +5,9 @@ import uPlot from "uplot";
 import type { Store } from "./store.ts";
 
 const height = 120;
+const shownSeconds = 60;
 /** uPlot's word for it is a constant of its types alone. */
-const rightSide = 1 as uPlot.Axis.Side;
+const rightSide: object = { side: 1 };
 
 function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -23,17 +24,17 @@ function chartIn(box: HTMLElement): uPlot {
       cursor: { show: false },
       padding: [8, 0, 0, 0],
       scales: {
-        x: { time: true },
+        x: { time: true, range: (_, __, max) => [(max ?? 0) - shownSeconds, max ?? 0] },
         speed: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] },
         cache: { range: [0, 100] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 90 },
+        { ...axis, grid: { show: false }, space: 90, size: 28 },
         { ...axis, scale: "speed", grid, size: 42 },
         {
           ...axis,
           scale: "cache",
-          side: rightSide,
+          ...rightSide,
           grid: { show: false },
           size: 42,
           values: (_, all) => all.map((v) => `${v} %`),

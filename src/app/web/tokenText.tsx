@@ -56,6 +56,19 @@ export function TokenText({ before, pieces, isRunning }: TokenTextProps) {
   );
 }
 
+/** What the shades mean. */
+export function Legend() {
+  return (
+    <p class="legend">
+      sure
+      {[0, ...limits].map((_, shade) => (
+        <i key={shade} class={`shade${shade}`} />
+      ))}
+      surprised
+    </p>
+  );
+}
+
 const cardWidth = 260;
 
 /** A card under the chosen token, within the box. */
