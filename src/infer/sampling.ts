@@ -6,7 +6,8 @@ import { z } from "zod";
 import { parseConfig } from "../base/index.ts";
 
 const samplingSchema = z.strictObject({
-  maxTokens: z.int().positive().default(128),
+  /** 0 only reads the prompt. */
+  maxTokens: z.int().nonnegative().default(128),
   temperature: z.number().nonnegative().default(1),
   topK: z.int().nonnegative().default(0),
   topP: z.number().min(0).max(1).default(0),

@@ -3,6 +3,18 @@ export { checkDecoderConfig } from "./common/config.ts";
 export type { DecoderConfig } from "./common/config.ts";
 export { Decoder } from "./common/decoder.ts";
 export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
+export { Projection, projectionSites } from "./common/projection.ts";
+export type {
+  DecoderAdapter,
+  EmbeddingAdapter,
+  ProjectionAdapter,
+  ProjectionPlace,
+  ProjectionSite,
+  ProjectionWeights,
+  RowChoices,
+  Sublayer,
+  SublayerAdapter,
+} from "./common/projection.ts";
 export type { ModelFamily, WeightSlice } from "./common/family.ts";
 export { countMatmulParameters, countParameters, parameterSpecs } from "./common/specs.ts";
 export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.ts";

@@ -26,7 +26,8 @@ export type {
 } from "./ops/attention.ts";
 export { add, convert, sum } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
-export { linear, matmulInto } from "./ops/linear.ts";
+export { linear, matmulInto, multiplyByTransposedWeight, multiplyByWeight } from "./ops/linear.ts";
+export type { FrozenWeight, LinearWeight } from "./ops/linear.ts";
 export { languageModelLoss } from "./ops/loss.ts";
 export type { LanguageModelLossOptions } from "./ops/loss.ts";
 export { normalise } from "./ops/norm.ts";

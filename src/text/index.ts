@@ -9,6 +9,7 @@ export {
   loadChatTemplates,
 } from "./chat/chatTemplate.ts";
 export * from "./chat/nemotronPrompts.ts";
+export { type EncodedPair, encodePair, prefixTokenOf } from "./encodePair.ts";
 export * from "./languageModel.ts";
 export { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
 export { OfficialTokenizer } from "./official/officialTokenizer.ts";

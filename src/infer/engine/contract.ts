@@ -24,6 +24,11 @@ export interface EngineRequest {
   numLogprobs?: number | undefined;
   /** Log-probabilities of the prompt's tokens too, each with so many most likely ones. The first has none. */
   promptLogprobs?: number | undefined;
+  /**
+   * Only from this prompt token on (default 1: all that have any). What lies before it may come from the cache, so that many
+   * continuations of one context read it once.
+   */
+  promptLogprobsFrom?: number | undefined;
   constraint?: OutputConstraint | undefined;
   /** Name of a loaded adapter; undefined: the base model. */
   adapter?: string | undefined;
@@ -43,7 +48,7 @@ export interface TokenLogprobs {
 export type EngineFinishReason = "length" | "end" | "stop" | "aborted";
 
 export type EngineEvent =
-  /** Once, before any token, where prompt log-probabilities were asked for: one entry a prompt token from the second on. */
+  /** Once, before any token, where prompt log-probabilities were asked for: one entry a prompt token from the second (or `promptLogprobsFrom`) on. */
   | { type: "prompt"; logprobs: readonly TokenLogprobs[] }
   | ({
       type: "token";

@@ -31,6 +31,15 @@ import type {
   Tensor,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
+import { Projection, projectionSites } from "./projection.ts";
+import type {
+  DecoderAdapter,
+  EmbeddingAdapter,
+  ProjectionPlace,
+  RowChoices,
+  Sublayer,
+  SublayerAdapter,
+} from "./projection.ts";
 import {
   embeddingName,
   finalNormBiasName,
@@ -67,15 +76,13 @@ export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & Forw
 
 interface LayerWeights {
   attentionNorm: NormWeights;
-  qkv: Parameter;
-  qkvBias: Parameter | undefined;
-  output: Parameter;
-  outputBias: Parameter | undefined;
+  qkv: Projection;
+  output: Projection;
   mlpNorm: NormWeights;
-  up: Parameter;
-  upBias: Parameter | undefined;
-  down: Parameter;
-  downBias: Parameter | undefined;
+  up: Projection;
+  down: Projection;
+  /** What an adapter puts around the sublayers. */
+  adapters: Partial<Record<Sublayer, SublayerAdapter | undefined>>;
 }
 
 /** The residual stream (N, C) and what is still to be added to it. */
@@ -91,6 +98,8 @@ export class Decoder implements Disposable {
   readonly rotary: RotaryTable | undefined;
   readonly #layers: readonly LayerWeights[];
   readonly #finalNorm: NormWeights;
+  #embeddingAdapter: EmbeddingAdapter | undefined;
+  #adapter: DecoderAdapter | undefined;
 
   /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
   constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype }: DecoderOptions) {
@@ -114,18 +123,54 @@ export class Decoder implements Disposable {
 
   #layerWeights(layer: number): LayerWeights {
     const names = layerNames(layer);
+    const projection = (site: ProjectionPlace["site"]): Projection =>
+      new Projection(
+        { layer, site },
+        { weight: this.parameters.get(names[site]), bias: this.parameters.find(names[`${site}Bias`]) },
+      );
     return {
       attentionNorm: this.#normWeights(names.attentionNormGain, names.attentionNormBias),
-      qkv: this.parameters.get(names.qkv),
-      qkvBias: this.parameters.find(names.qkvBias),
-      output: this.parameters.get(names.output),
-      outputBias: this.parameters.find(names.outputBias),
+      qkv: projection("qkv"),
+      output: projection("output"),
       mlpNorm: this.#normWeights(names.mlpNormGain, names.mlpNormBias),
-      up: this.parameters.get(names.up),
-      upBias: this.parameters.find(names.upBias),
-      down: this.parameters.get(names.down),
-      downBias: this.parameters.find(names.downBias),
+      up: projection("up"),
+      down: projection("down"),
+      adapters: {},
     };
+  }
+
+  /** The adapter that `attach` put on, which stays its maker's to dispose. */
+  get adapter(): DecoderAdapter | undefined {
+    return this.#adapter;
+  }
+
+  /** Every linear layer of the blocks, in order. */
+  *projections(): Generator<Projection> {
+    for (const weights of this.#layers) for (const site of projectionSites) yield weights[site];
+  }
+
+  /** Puts an adapter on in place of the one before; undefined gives the model as it was. */
+  attach(adapter: DecoderAdapter | undefined): void {
+    this.#adapter = adapter;
+    this.#embeddingAdapter = adapter?.embedding;
+    for (const projection of this.projections()) projection.adapter = adapter?.projection(projection.place);
+    for (const [layer, weights] of this.#layers.entries()) {
+      weights.adapters = {
+        attention: adapter?.sublayer({ layer, sublayer: "attention" }),
+        mlp: adapter?.sublayer({ layer, sublayer: "mlp" }),
+      };
+    }
+  }
+
+  /** Runs `body` with another adapter, or with none. */
+  withAdapter<Result>(adapter: DecoderAdapter | undefined, body: () => Result): Result {
+    const previous = this.#adapter;
+    this.attach(adapter);
+    try {
+      return body();
+    } finally {
+      this.attach(previous);
+    }
   }
 
   /** Output head, (V, C). */
@@ -134,11 +179,14 @@ export class Decoder implements Disposable {
   }
 
   /** Hidden states after the final norm, (N, C). */
-  forward(context: Context, batch: SequenceBatch, { reachesEmbedding = false }: ForwardOptions = {}): Tensor {
+  forward(context: Context, batch: SequenceBatch, options: ForwardOptions = {}): Tensor {
+    // A block that is made again is recorded for its inputs' sake: the first one's must want a gradient when an adapter does.
+    const makesBlocksAgain = context.tape?.recompute === "block" && this.#adapter !== undefined;
+    const reachesEmbedding = options.reachesEmbedding === true || makesBlocksAgain;
     const attend = (qkv: Tensor): Tensor =>
       selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
     const embed = (): Tensor => {
-      const x = embedding(context, batch.tokens, this.parameters.get(embeddingName));
+      const x = this.#embed(context, batch.tokens);
       if (reachesEmbedding && x.variable === undefined) gradientSink(context, x);
       return x;
     };
@@ -162,9 +210,9 @@ export class Decoder implements Disposable {
   step(
     context: Context,
     tokens: Tensor,
-    { batch, caches }: { batch: PagedBatch; caches: readonly PagedLayerCache[] },
+    { batch, caches, ...rows }: { batch: PagedBatch; caches: readonly PagedLayerCache[] } & RowChoices,
   ): Tensor {
-    const embed = (): Tensor => embedding(context, tokens, this.parameters.get(embeddingName));
+    const embed = (): Tensor => this.#embed(context, tokens);
     return this.#run(context, embed, (weights, stream, layer) => {
       const attend = (qkv: Tensor): Tensor =>
         pagedSelfAttention(context, qkv, {
@@ -173,7 +221,7 @@ export class Decoder implements Disposable {
           cache: caches[layer],
           batch,
         });
-      return this.#layer(context, { weights, stream, attend });
+      return this.#layer(context, { weights, stream, attend, rows });
     });
   }
 
@@ -192,6 +240,13 @@ export class Decoder implements Disposable {
       const hidden = this.forward(context, batch, { reachesEmbedding });
       return languageModelLoss(context, hidden, { ...lossOptions, weight: this.head });
     });
+  }
+
+  #embed(context: Context, tokens: Tensor): Tensor {
+    const weight = this.parameters.get(embeddingName);
+    return this.#embeddingAdapter === undefined
+      ? embedding(context, tokens, weight)
+      : this.#embeddingAdapter.apply(context, tokens, weight);
   }
 
   #run(
@@ -217,20 +272,28 @@ export class Decoder implements Disposable {
 
   #layer(
     context: Context,
-    { weights, stream, attend }: { weights: LayerWeights; stream: Stream; attend: (qkv: Tensor) => Tensor },
+    {
+      weights,
+      stream,
+      attend,
+      rows = {},
+    }: { weights: LayerWeights; stream: Stream; attend: (qkv: Tensor) => Tensor; rows?: RowChoices },
   ): Stream {
+    const { qkv, output, up, down, adapters } = weights;
+    const adapted = (sublayer: Sublayer, input: Tensor, result: Tensor): Tensor =>
+      adapters[sublayer]?.apply(context, { input, output: result }) ?? result;
     const attention = normalise(context, stream.x, { addend: stream.delta, weights: weights.attentionNorm });
     const attended = context.scope(() => {
-      const qkv = linear(context, attention.y, { weight: weights.qkv, bias: weights.qkvBias });
-      return linear(context, attend(qkv), { weight: weights.output, bias: weights.outputBias });
+      const mixed = attend(qkv.apply(context, attention.y, rows));
+      return adapted("attention", attention.y, output.apply(context, mixed, rows));
     });
     const mlp = normalise(context, attention.sum, { addend: attended, weights: weights.mlpNorm });
     const delta = context.scope(() => {
-      const raised = linear(context, mlp.y, { weight: weights.up, bias: weights.upBias });
+      const raised = up.apply(context, mlp.y, rows);
       const active = this.config.isGated
         ? gatedActivation(context, raised, this.config.activation)
         : activation(context, raised, this.config.activation);
-      return linear(context, active, { weight: weights.down, bias: weights.downBias });
+      return adapted("mlp", mlp.y, down.apply(context, active, rows));
     });
     return { x: mlp.sum, delta };
   }

@@ -1,11 +1,11 @@
 /** Linear layers: y = x W^T + b, with the weight stored (F, C) as checkpoints have it. */
 import { ShapeError, formatShape } from "../../base/index.ts";
-import type { Dtype } from "../../base/index.ts";
+import type { Dtype, Shape } from "../../base/index.ts";
 import type { TensorArgument } from "../../device/index.ts";
 import type { Context } from "../context.ts";
 import { Parameter } from "../parameter.ts";
 import { needsGradient, record } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 
 export interface MatmulOptions {
   m: number;
@@ -42,6 +42,19 @@ export function matmulInto(
   });
 }
 
+/** A frozen weight in a form of its own (quantised): the two products that a linear layer needs of it. */
+export interface FrozenWeight {
+  /** (F, C) */
+  readonly shape: Shape;
+  /** y (N, F) = x (N, C) W^T + bias; assigned. */
+  multiply(context: Context, operands: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void;
+  /** dx (N, C) = dy (N, F) W; assigned. */
+  multiplyTransposed(context: Context, operands: { dy: Tensor; dx: Tensor }): void;
+}
+
+/** What a linear layer may multiply by: a matrix (F, C), or a frozen weight in a form of its own. */
+export type LinearWeight = Tensor | FrozenWeight;
+
 export interface LinearOptions {
   bias?: Tensor | undefined;
   /** dtype of y; x's by default. */
@@ -52,7 +65,7 @@ export interface LinearOptions {
 export function linear(
   context: Context,
   x: Tensor,
-  { weight, bias, outputDtype = x.dtype }: LinearOptions & { weight: Tensor },
+  { weight, bias, outputDtype = x.dtype }: LinearOptions & { weight: LinearWeight },
 ): Tensor {
   const [widthOut, widthIn] = weight.shape;
   if (weight.shape.length !== 2 || x.width !== widthIn) {
@@ -63,23 +76,20 @@ export function linear(
   }
   const { numRows } = x;
   const y = context.empty([numRows, widthOut], outputDtype);
-  matmulInto(
-    context,
-    { a: x, b: weight, c: y },
-    { m: numRows, n: widthOut, k: widthIn, transposeB: true, bias },
-  );
+  multiplyByWeight(context, { x, y }, { weight, bias });
 
   // x is needed for the weight gradient alone.
-  const keepsInput = needsGradient(weight);
+  const dense = weight instanceof Tensor ? weight : undefined;
+  const keepsInput = needsGradient(dense);
   record(context, [y], {
     name: "linear",
-    inputs: [x, weight, bias],
-    save: keepsInput ? [weight, x] : [weight],
-    backward: ([dy], [savedWeight, savedInput]) => {
+    inputs: [x, dense, bias],
+    save: [...(dense === undefined ? [] : [dense]), ...(keepsInput ? [x] : [])],
+    backward: ([dy], saved) => {
       if (dy === undefined) return [];
       if (weight instanceof Parameter && weight.isTrainable) {
         const { gradient, beta } = weight.gradientTarget();
-        const operands = { a: dy, b: savedInput.get(), c: gradient };
+        const operands = { a: dy, b: saved[1].get(), c: gradient };
         matmulInto(context, operands, { m: widthOut, n: widthIn, k: numRows, transposeA: true, beta });
       }
       if (bias instanceof Parameter && bias.isTrainable) {
@@ -88,9 +98,34 @@ export function linear(
       }
       if (x.variable === undefined) return [];
       const dx = context.empty([numRows, widthIn], x.dtype);
-      matmulInto(context, { a: dy, b: savedWeight.get(), c: dx }, { m: numRows, n: widthIn, k: widthOut });
+      multiplyByTransposedWeight(context, { dy, dx }, weight instanceof Tensor ? saved[0].get() : weight);
       return [dx];
     },
   });
   return y;
+}
+
+/** y = x W^T + bias, outside the tape; y (N, F) assigned. */
+export function multiplyByWeight(
+  context: Context,
+  { x, y }: { x: Tensor; y: Tensor },
+  { weight, bias }: { weight: LinearWeight; bias?: Tensor | undefined },
+): void {
+  const [n, k] = weight.shape;
+  if (weight instanceof Tensor) {
+    matmulInto(context, { a: x, b: weight, c: y }, { m: x.numRows, n, k, transposeB: true, bias });
+  } else {
+    weight.multiply(context, { x, y, bias });
+  }
+}
+
+/** dx = dy W, outside the tape; dx (N, C) assigned. */
+export function multiplyByTransposedWeight(
+  context: Context,
+  { dy, dx }: { dy: Tensor; dx: Tensor },
+  weight: LinearWeight,
+): void {
+  const [k, n] = weight.shape;
+  if (weight instanceof Tensor) matmulInto(context, { a: dy, b: weight, c: dx }, { m: dy.numRows, n, k });
+  else weight.multiplyTransposed(context, { dy, dx });
 }

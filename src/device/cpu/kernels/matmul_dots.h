@@ -129,9 +129,7 @@ class DotProduct {
   void run_lines(int64_t line, int64_t num_lines) const {
     float sums[most_dot_lines * lines_per_run];
     int64_t i = 0;
-    /* Eight streams for few products; four by four needs the fewest loads for more. */
-    if (num_short < 3)
-      for (; i + 8 <= num_lines; i += 8) run_group<8>(line + i, sums + i);
+    /* Four streams: eight short lines at once lie in one or two pages, and the prefetcher gives up on them (docs/log.md). */
     for (; i + 4 <= num_lines; i += 4) run_group<4>(line + i, sums + i);
     for (; i < num_lines; i++) run_group<1>(line + i, sums + i);
     if (is_a_short) {
@@ -147,13 +145,11 @@ class DotProduct {
   /* Some lines of the long side with all of the short side. */
   template <int longs>
   void run_group(int64_t line, float* sums) const {
-    constexpr int most = longs == 8 ? 2 : 4;
+    constexpr int most = 4;
     int64_t j = 0;
     for (; j + most <= num_short; j += most) run_block<longs, most>(line, j, sums);
-    if constexpr (most > 2) {
-      for (; j + 3 == num_short; j += 3) run_block<longs, 3>(line, j, sums);
-      for (; j + 2 <= num_short; j += 2) run_block<longs, 2>(line, j, sums);
-    }
+    for (; j + 3 == num_short; j += 3) run_block<longs, 3>(line, j, sums);
+    for (; j + 2 <= num_short; j += 2) run_block<longs, 2>(line, j, sums);
     for (; j < num_short; j++) run_block<longs, 1>(line, j, sums);
   }
 
