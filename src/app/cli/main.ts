@@ -11,7 +11,9 @@ import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
+import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
+import { registerPull } from "./pull.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -34,10 +36,12 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerPull,
     registerTokenizer,
     registerData,
     registerModel,
     registerConvert,
+    registerInspect,
     registerBench,
     registerDoctor,
   ]) {

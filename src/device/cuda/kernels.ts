@@ -14,8 +14,10 @@ import { lossKernels } from "./launch/loss.ts";
 import { normKernels } from "./launch/norm.ts";
 import { optimizerKernels } from "./launch/optimizer.ts";
 import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
+import { quantiseKernels, rowAdapterKernels } from "./launch/quantise.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
+import { logitsKernels } from "./launch/logits.ts";
 import { samplingKernels } from "./launch/sampling.ts";
 import { supportsMatmul } from "./matmul.ts";
 
@@ -23,6 +25,8 @@ export const cudaKernels: CudaKernels = {
   ...elementwiseKernels,
   ...reduceKernels,
   ...embeddingKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
@@ -31,6 +35,7 @@ export const cudaKernels: CudaKernels = {
   ...lossKernels,
   ...adapterKernels,
   ...samplingKernels,
+  ...logitsKernels,
   ...optimizerKernels,
 };
 

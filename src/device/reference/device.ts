@@ -18,19 +18,22 @@ import type {
 } from "../contract.ts";
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
-import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { adapterKernels } from "./adapter.ts";
+import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { attentionKernels } from "./attention.ts";
 import { cacheKernels } from "./cache.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
 import type { ReferenceKernels } from "./kernels.ts";
+import { logitsKernels } from "./logits.ts";
 import { lossKernels } from "./loss.ts";
 import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
 import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
+import { quantiseKernels } from "./quantise.ts";
 import { rotaryKernels } from "./rotary.ts";
+import { rowAdapterKernels } from "./rowAdapter.ts";
 import { samplingKernels } from "./sampling.ts";
 
 /** Total over the operator table: a row without a kernel does not compile. */
@@ -38,6 +41,8 @@ const kernels: ReferenceKernels = {
   ...elementwiseKernels,
   ...embeddingKernels,
   ...matmulKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
@@ -46,6 +51,7 @@ const kernels: ReferenceKernels = {
   ...lossKernels,
   ...adapterKernels,
   ...samplingKernels,
+  ...logitsKernels,
   ...optimizerKernels,
 };
 

@@ -6,10 +6,12 @@ import { adapterCases } from "./adapter.ts";
 import { attentionCases } from "./attention.ts";
 import { cacheCases } from "./cache.ts";
 import { elementwiseCases, embeddingCases } from "./elementwise.ts";
+import { logitsCases } from "./logits.ts";
 import { lossCases } from "./loss.ts";
 import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
 import { optimizerCases } from "./optimizer.ts";
+import { quantiseFamilyCases } from "./quantise.ts";
 import { samplingCases } from "./sampling.ts";
 
 export function allCases(): ConformanceCase[] {
@@ -17,6 +19,7 @@ export function allCases(): ConformanceCase[] {
     ...elementwiseCases(),
     ...embeddingCases(),
     ...matmulCases(),
+    ...quantiseFamilyCases(),
     ...normCases(),
     ...cacheCases(),
     ...attentionCases(),
@@ -24,6 +27,7 @@ export function allCases(): ConformanceCase[] {
     ...lossCases(),
     ...adapterCases(),
     ...samplingCases(),
+    ...logitsCases(),
     ...optimizerCases(),
   ];
 }
