@@ -1,4 +1,5 @@
 /** Models: the shared decoder, and one folder per family. Knows no device by name, no training and no serving. */
+export * from "./adapters/index.ts";
 export { checkDecoderConfig } from "./common/config.ts";
 export type { DecoderConfig } from "./common/config.ts";
 export { configText } from "./common/configText.ts";
@@ -25,6 +26,7 @@ export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory }
 export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
 export {
   checkModelConfig,
+  checkpointConfig,
   loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,
