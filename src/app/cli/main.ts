@@ -14,6 +14,7 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -36,6 +37,7 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerServe,
     registerPull,
     registerTokenizer,
     registerData,
