@@ -6,6 +6,7 @@ import type { FloatDtype } from "../base/index.ts";
 import { openCheckpointFolder } from "../checkpoint/index.ts";
 import type { ModelCheckpoint, TensorSource } from "../checkpoint/index.ts";
 import type { Context } from "../tensor/index.ts";
+import { checkDecoderConfig } from "./common/config.ts";
 import type { DecoderConfig } from "./common/config.ts";
 import { refuseForeignFeatures } from "./common/configKeys.ts";
 import { Decoder } from "./common/decoder.ts";
@@ -25,6 +26,12 @@ export function modelFamily({ family: name }: Pick<DecoderConfig, "family">): Mo
   const family = families.find((candidate) => candidate.name === name);
   if (family !== undefined) return family;
   throw new ConfigError("model", `expected a known family, got '${name}'`);
+}
+
+/** Checks what the shapes need and what the family's files can say. Throws ConfigError. */
+export function checkModelConfig(config: DecoderConfig): DecoderConfig {
+  modelFamily(config).checkShape?.(config);
+  return checkDecoderConfig(config);
 }
 
 /** The names of all presets, family by family. */
@@ -108,24 +115,27 @@ function decoderOptions(options: LoadOptions): Pick<DecoderOptions, "dtype" | "q
   return typeof options === "string" ? { dtype: options } : options;
 }
 
+/** The configuration of an open checkpoint of any format. Throws CheckpointError when it has none, ConfigError. */
+export function checkpointConfig({ config, path }: Pick<ModelCheckpoint, "config" | "path">): DecoderConfig {
+  if (config !== undefined) return parseModelConfig(config);
+  throw new CheckpointError(
+    "model",
+    `expected a model with its configuration at ${path}, got weights alone`,
+    {
+      hint: "name the folder with config.json",
+    },
+  );
+}
+
 /** A model for inference out of an open checkpoint of any format. Throws ConfigError, CheckpointError, OutOfMemoryError. */
 export function loadCheckpointModel(
   context: Context,
-  { config, weights, path }: Pick<ModelCheckpoint, "config" | "weights" | "path">,
+  checkpoint: Pick<ModelCheckpoint, "config" | "weights" | "path">,
   options: LoadOptions,
 ): Decoder {
-  if (config === undefined) {
-    throw new CheckpointError(
-      "model",
-      `expected a model with its configuration at ${path}, got weights alone`,
-      {
-        hint: "name the folder with config.json",
-      },
-    );
-  }
-  const decoder = new Decoder(context, parseModelConfig(config), decoderOptions(options));
+  const decoder = new Decoder(context, checkpointConfig(checkpoint), decoderOptions(options));
   try {
-    loadWeights(context, decoder, weights);
+    loadWeights(context, decoder, checkpoint.weights);
     return decoder;
   } catch (error) {
     decoder.dispose();

@@ -34,6 +34,7 @@ export { languageModelLoss, tokenLosses } from "./ops/loss.ts";
 export type { LanguageModelLossOptions, TokenLossOptions } from "./ops/loss.ts";
 export { normalise } from "./ops/norm.ts";
 export type { NormResult, NormWeights } from "./ops/norm.ts";
+export { stackRows } from "./ops/stack.ts";
 export { quantisedBytes, QuantisedWeight } from "./quantised.ts";
 export type { QuantisedOptions } from "./quantised.ts";
 export { arenaLayout, ParameterStore } from "./parameterStore.ts";

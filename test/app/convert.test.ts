@@ -22,8 +22,15 @@ import { openCheckpoint } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { loadCheckpointModel, parseModelConfig, saveModelFolder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
-import { contents, fixture, nemotronVocabSize, smallConfig, writeModel } from "./model-folders.ts";
-import { runCli } from "./run-cli.ts";
+import {
+  contents,
+  fixture,
+  nemotronVocabSize,
+  smallConfig,
+  writeModel,
+  writeSparseModel,
+} from "./model-folders.ts";
+import { runCli, startCli } from "./run-cli.ts";
 
 const work = mkdtempSync(join(tmpdir(), "nautilus-convert-"));
 const at = (...parts: string[]): string => join(work, ...parts);
@@ -48,7 +55,7 @@ async function throughDecoder(from: string, to: string): Promise<void> {
 }
 
 describe("there and back", () => {
-  it.each(["nemotron-tiny", "llama-tiny", "mistral-7b-v0.3", "qwen2.5-0.5b"])(
+  it.each(["nemotron-tiny", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-0.5b", "gpt2-tiny"])(
     "%s: Hugging Face, Nautilus, .nemo, Nautilus, Hugging Face give the same bits",
     async (preset) => {
       const folder = at(`round-${preset}`);
@@ -73,6 +80,19 @@ describe("there and back", () => {
       expect({ ...after, bosId: 0, eosId: 0, padId: 0 }).toEqual({ ...before, bosId: 0, eosId: 0, padId: 0 });
     },
   );
+
+  it("NeMo's own GPT gives the tensors that transformers has", async () => {
+    const expected = await contents(fixture("golden/families/gpt2"));
+    expect(await contents(fixture("golden/gpt2.nemo"))).toEqual(expected);
+    await convert(fixture("golden/gpt2.nemo"), at("gpt2"), "--verify");
+    expect(await contents(at("gpt2"))).toEqual(expected);
+    await convert(at("gpt2"), at("gpt2.nemo"), "--verify");
+    expect(await contents(at("gpt2.nemo"))).toEqual(expected);
+    const [written, theirs] = [at("gpt2"), fixture("golden/families/gpt2")].map((folder) =>
+      parseModelConfig(json(join(folder, "config.json"))),
+    );
+    expect({ ...written, bosId: 0, eosId: 0 }).toEqual({ ...theirs, bosId: 0, eosId: 0 });
+  });
 
   it("says what it wrote, as JSON too", async () => {
     const stdout = await convert(at("nemotron"), at("as-json"), "--json", "--verify");
@@ -241,6 +261,21 @@ describe("what is refused", () => {
     cpSync(at("nemotron"), folder, { recursive: true });
     renameTensor(folder, "model.norm.bias", "model.norm.weight");
     await expectRefusal([folder, at("refused")], /two tensors named 'model\.norm\.weight'/);
+  });
+
+  it("Ctrl-C, at once, with the old target in place and nothing beside it", async () => {
+    const vocabSize = 300_000;
+    writeSparseModel(at("large"), vocabSize);
+    await convert(at("nemotron"), at("stopped"));
+    const before = await contents(at("stopped"));
+    const { child, result } = startCli(["convert", at("large"), at("stopped"), "--force"]);
+    await new Promise<void>((resolve) => child.stderr?.once("data", () => resolve()));
+    child.kill("SIGINT");
+    const { code, stderr } = await result;
+    expect(stderr).toContain("stopping; nothing is written");
+    expect(code).toBe(130);
+    expect(await contents(at("stopped"))).toEqual(before);
+    expect(readdirSync(work).filter((name) => name.startsWith("stopped"))).toEqual(["stopped"]);
   });
 
   it("a write that the disk refuses, naming the file, with the old target in place", async () => {

@@ -11,7 +11,10 @@ import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
+import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
+import { registerPull } from "./pull.ts";
+import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -34,10 +37,13 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerServe,
+    registerPull,
     registerTokenizer,
     registerData,
     registerModel,
     registerConvert,
+    registerInspect,
     registerBench,
     registerDoctor,
   ]) {

@@ -1,23 +1,34 @@
 /** Prints what a model needs, without allocating it. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { formatBytes, formatCount, readJson } from "../../base/index.ts";
+import { openCheckpoint } from "../../checkpoint/index.ts";
+import { quantisedFormats } from "../../device/index.ts";
+import type { QuantisedFormat } from "../../device/index.ts";
 import {
+  adapterMemory,
   cacheBytesPerToken,
+  checkpointConfig,
   countParameters,
   modelPreset,
   modelPresetNames,
   parseModelConfig,
   operationsPerToken,
+  parameterSpecs,
   servingMemory,
   trainingMemory,
 } from "../../models/index.ts";
 import type { DecoderConfig, TrainingMemoryOptions } from "../../models/index.ts";
+import { findModel } from "./openModel.ts";
 
-/** The configuration behind a name, a config.json or a folder with one. Throws ConfigError, FileError. */
-export function resolveModelConfig(name: string): DecoderConfig {
+/** The configuration behind a name, a config.json, or a checkpoint of any format. Throws ConfigError, CheckpointError, FileError. */
+export async function resolveModelConfig(name: string): Promise<DecoderConfig> {
   if (!existsSync(name)) return modelPreset(name);
-  return parseModelConfig(readJson("model", statSync(name).isDirectory() ? join(name, "config.json") : name));
+  // The weights need not be there.
+  const file = [name, join(name, "config.json")].find((path) => path.endsWith(".json") && existsSync(path));
+  if (file !== undefined) return parseModelConfig(readJson("model", file));
+  using checkpoint = await openCheckpoint(findModel(name));
+  return checkpointConfig(checkpoint);
 }
 
 type Method = { name: string } & Pick<
@@ -62,12 +73,37 @@ const methods: readonly Method[] = [
 ];
 
 const gibibyte = 2 ** 30;
+const quantisedFormatNames = Object.keys(quantisedFormats) as QuantisedFormat[];
+/** Rank of the QLoRA run that is estimated, on every matrix of the blocks. */
+const qloraRank = 16;
+
+/** Numbers of low-rank factors of `rank` beside every matrix of the blocks. */
+function countLowRank(config: DecoderConfig, rank: number): number {
+  const matrices = parameterSpecs(config).filter(
+    ({ name, shape }) => shape.length === 2 && name.startsWith("layers."),
+  );
+  return matrices.reduce((total, { shape }) => total + rank * (shape[0] + shape[1]), 0);
+}
 
 function describe(config: DecoderConfig, sequenceLength: number) {
   return {
     parameters: countParameters(config),
     sequenceLength,
     operationsPerToken: operationsPerToken(config, sequenceLength),
+    quantised: Object.fromEntries(
+      quantisedFormatNames.map((format) => [format, { servingBytes: servingMemory(config, "bf16", 0, format) }]),
+    ),
+    qlora: adapterMemory(config, {
+      dtype: "bf16",
+      gradientDtype: "f32",
+      moments: "f32",
+      recompute: "block",
+      quantise: "nf4",
+      rank: qloraRank,
+      numTrained: countLowRank(config, qloraRank),
+      numRows: sequenceLength,
+      chunkBytes: gibibyte / 4,
+    }),
     weights: { bf16Bytes: servingMemory(config, "bf16", 0), f32Bytes: servingMemory(config, "f32", 0) },
     cacheBytesPerToken: cacheBytesPerToken(config, "bf16"),
     training: methods.map((method) => ({
@@ -91,8 +127,11 @@ export function describePositions({
   return `${turning ?? (hasLearnedPositions ? "learned" : "none")}; up to ${maxPositions}`;
 }
 
-export function printModelInfo(name: string, options: { sequenceLength?: number; json?: boolean }): void {
-  const config = resolveModelConfig(name);
+export async function printModelInfo(
+  name: string,
+  options: { sequenceLength?: number; json?: boolean },
+): Promise<void> {
+  const config = await resolveModelConfig(name);
   const sequenceLength = options.sequenceLength ?? config.maxPositions;
   const info = describe(config, sequenceLength);
   if (options.json === true) {
@@ -121,6 +160,16 @@ export function printModelInfo(name: string, options: { sequenceLength?: number;
     [
       "weights",
       `${formatBytes(info.weights.bf16Bytes)} in bf16, ${formatBytes(info.weights.f32Bytes)} in f32`,
+    ],
+    [
+      "quantised",
+      quantisedFormatNames
+        .map((format) => `${formatBytes(info.quantised[format].servingBytes)} in ${format}`)
+        .join(", "),
+    ],
+    [
+      "QLoRA",
+      `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} on every matrix, ${sequenceLength} tokens, blocks made again`,
     ],
     ["cache", `${formatBytes(info.cacheBytesPerToken)} per token in bf16`],
     [

@@ -1,15 +1,31 @@
 /** Finds and opens what `--model` names: a run, one of its checkpoints, or a checkpoint of any supported format. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, ConfigError, note, readJson } from "../../base/index.ts";
-import { isCheckpointFolder, openCheckpoint } from "../../checkpoint/index.ts";
-import type { ModelCheckpoint } from "../../checkpoint/index.ts";
-import { loadCheckpointModel } from "../../models/index.ts";
-import type { Decoder } from "../../models/index.ts";
-import type { Context } from "../../tensor/index.ts";
+import {
+  CheckpointError,
+  ConfigError,
+  formatBytes,
+  note,
+  OutOfMemoryError,
+  readJson,
+} from "../../base/index.ts";
+import {
+  findCachedModel,
+  hubSettings,
+  isCheckpointFolder,
+  isModelName,
+  observedView,
+  openCheckpoint,
+} from "../../checkpoint/index.ts";
+import type { ModelCheckpoint, TensorSource } from "../../checkpoint/index.ts";
+import type { Device } from "../../device/index.ts";
+import { checkpointConfig, loadCheckpointModel, servingMemory } from "../../models/index.ts";
+import type { Decoder, DecoderConfig } from "../../models/index.ts";
+import type { Context, QuantisedFormat } from "../../tensor/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
+import { ProgressLine } from "../terminal/progress.ts";
 import { tokenizerFolder } from "./tokenizerFolder.ts";
 
 export interface OpenModel extends Disposable {
@@ -27,11 +43,16 @@ export interface OpenModel extends Disposable {
 export interface OpenModelOptions {
   /** dtype of the weights on the device; by default what the checkpoint has, 16-bit floats as bf16. */
   precision?: "f32" | "bf16" | undefined;
+  /** Holds the blocks' matrices in 8 or 4 bits. */
+  quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
 }
 
-/** The model behind a path: the newest checkpoint of a run, a checkpoint's model, or the path itself. Throws CheckpointError. */
+/**
+ * The model behind a path: the newest checkpoint of a run, a checkpoint's model, the path itself; or, where nothing lies there, the
+ * pulled model of that name (`org/name`, `org/name@revision`). Throws CheckpointError.
+ */
 export function findModel(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
   const folders = [...(newest === undefined ? [] : [join(newest, "model")]), join(path, "model")];
@@ -40,11 +61,22 @@ export function findModel(path: string): string {
   const exists = existsSync(path);
   const isModel = exists && (!statSync(path).isDirectory() || isCheckpointFolder(path));
   if (isModel) return path;
+  const pulled = exists ? undefined : pulledModel(path);
+  if (pulled !== undefined) return pulled;
+  const pull = isModelName(path) ? `fetch it with 'nautilus pull ${path}', or ` : "";
   throw new CheckpointError(
     "model",
     `expected a run, a checkpoint or a model at ${path}, got ${exists ? "none of them" : "nothing there"}`,
-    { hint: "train one with 'nautilus train' or 'nautilus demo'" },
+    { hint: `${pull}train one with 'nautilus train' or 'nautilus demo'` },
   );
+}
+
+/** What the hub's cache has under a name: the snapshot's folder, or its one file where the model is a .nemo or a GGUF. */
+function pulledModel(name: string): string | undefined {
+  const folder = findCachedModel(name, hubSettings().cacheFolder)?.folder;
+  if (folder === undefined || existsSync(join(folder, "config.json"))) return folder;
+  const files = readdirSync(folder).filter((file) => /\.(?:nemo|gguf)$/.test(file));
+  return files.length === 1 ? join(folder, files[0]) : folder;
 }
 
 /**
@@ -54,22 +86,20 @@ export function findModel(path: string): string {
 export async function openModel(
   context: Context,
   path: string,
-  { precision, tokenizer: tokenizerPath }: OpenModelOptions = {},
+  { precision, quantise, tokenizer: tokenizerPath }: OpenModelOptions = {},
 ): Promise<OpenModel> {
   using checkpoint = await openCheckpoint(findModel(path));
   const files = tokenizerFolder(checkpoint, tokenizerPath);
   try {
     const tokenizer = loadTokenizer(files.tokenizerPath);
-    const decoder = loadCheckpointModel(context, checkpoint, precision ?? storedPrecision(checkpoint));
-    try {
-      expectVocabulary(decoder, tokenizer, path);
-    } catch (error) {
-      decoder.dispose();
-      throw error;
-    }
-    if (decoder.config.positionLimit !== undefined) {
-      note(`${path}: up to ${decoder.config.maxPositions} tokens, because ${decoder.config.positionLimit}`);
-    }
+    const config = checkpointConfig(checkpoint);
+    const dtype = precision ?? storedPrecision(checkpoint);
+    expectVocabulary(config, tokenizer, path);
+    expectRoom(context.device, config, { dtype, quantise, path });
+    if (config.positionLimit !== undefined)
+      note(`${path}: up to ${config.maxPositions} tokens, because ${config.positionLimit}`);
+    const weights = showingProgress(checkpoint.weights);
+    const decoder = loadCheckpointModel(context, { ...checkpoint, weights }, { dtype, quantise });
     const dispose = (): void => {
       decoder.dispose();
       files[Symbol.dispose]();
@@ -86,8 +116,56 @@ function storedPrecision({ weights }: ModelCheckpoint): "f32" | "bf16" {
   return "f32";
 }
 
+/** Before anything is allocated: a machine without the room would swap, or end the process without a word. */
+function expectRoom(
+  device: Device,
+  config: DecoderConfig,
+  { dtype, quantise, path }: { dtype: "f32" | "bf16"; quantise: QuantisedFormat | undefined; path: string },
+): void {
+  const { freeBytes, reservedBytes, liveBytes } = device.memory();
+  if (freeBytes === undefined) return;
+  const [neededBytes, availableBytes] = [
+    servingMemory(config, dtype, 0, quantise),
+    freeBytes + reservedBytes - liveBytes,
+  ];
+  if (neededBytes <= availableBytes) return;
+  throw new OutOfMemoryError(
+    "model",
+    `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${quantise ?? dtype}, got ${formatBytes(availableBytes)}`,
+    {
+      hint:
+        dtype === "f32"
+          ? "halve it with --precision bf16"
+          : quantise === undefined
+            ? "quarter it with --quantise nf4"
+            : "take a smaller model, or a device with more memory",
+      fields: { neededBytes, availableBytes },
+    },
+  );
+}
+
+/** Models that are there in a second or two need no bar. */
+const quickBytes = 1 << 30;
+
+/** The weights, with a bar that moves as they are read. */
+function showingProgress(weights: TensorSource): TensorSource {
+  const totalBytes = [...weights.names()].reduce((total, name) => total + weights.info(name).byteLength, 0);
+  if (totalBytes < quickBytes) return weights;
+  const progress = new ProgressLine();
+  let doneBytes = 0;
+  return observedView(weights, (_, byteLength) => {
+    doneBytes += byteLength;
+    progress.update(
+      "loading",
+      doneBytes / totalBytes,
+      `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
+    );
+    if (doneBytes >= totalBytes) progress.clear();
+  });
+}
+
 /** A token without a row in the embedding would be read from beyond its end. */
-function expectVocabulary({ config }: Decoder, tokenizer: Tokenizer, path: string): void {
+function expectVocabulary(config: DecoderConfig, tokenizer: Tokenizer, path: string): void {
   if (tokenizer.vocabSize <= config.vocabSize) return;
   throw new ConfigError(
     "model",

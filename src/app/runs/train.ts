@@ -1,9 +1,10 @@
 /** Runs a recipe from text to trained model: preparation, estimate, resume, the loop, and what is shown of it. */
 import { basename, join } from "node:path";
 import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
+import { parseSplit } from "../../data/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
-import { checkDecoderConfig, Decoder, modelPreset } from "../../models/index.ts";
+import { checkModelConfig, Decoder, modelPreset } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
@@ -77,7 +78,7 @@ export function recipeModel(recipe: Recipe, vocabSize: number): DecoderConfig {
     maxPositions: Math.max(base.maxPositions, recipe.sequenceLength),
   };
   const rotary = base.rotary && { ...base.rotary, rotaryDim: rotaryWidth(base, config.headDim) };
-  return checkDecoderConfig({ ...config, rotary });
+  return checkModelConfig({ ...config, rotary });
 }
 
 /** As large a share of another head as of the preset's, in whole pairs. */
@@ -151,6 +152,7 @@ export async function runRecipe(
       hint: "choose another 'run', or leave --no-resume out",
     });
   }
+  checkBeforehand(recipe);
   using prepared = await prepareRun(recipe, { isQuiet: options.isJson });
   const config = recipeModel(recipe, prepared.tokenizer.vocabSize);
   expectFits(estimateRun(recipe, config, device));
@@ -171,6 +173,13 @@ export async function runRecipe(
     state,
     isJson: options.isJson,
   });
+}
+
+/** Finds what cannot be before hours of tokenizing. The vocabulary is not known yet: a tokenizer may end smaller than asked for. */
+function checkBeforehand(recipe: Recipe): void {
+  const { vocabSize } = recipe.tokenizer;
+  recipeModel(recipe, Math.min(recipe.model.vocabSize ?? vocabSize, vocabSize));
+  parseSplit(recipe.data.split);
 }
 
 function withTokenizerIds(config: DecoderConfig, { bosId, eosId, padId }: Tokenizer): DecoderConfig {

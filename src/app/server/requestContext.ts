@@ -24,6 +24,8 @@ export interface RequestFacts {
   numCachedTokens?: number;
   numNewTokens?: number;
   firstTokenMs?: number;
+  /** What went wrong after the status was sent. */
+  failure?: string;
   /** Only where prompts may be logged. */
   prompts?: readonly string[];
 }
@@ -33,8 +35,7 @@ const idPattern = /^[\x21-\x7e]{1,128}$/;
 export class RequestContext {
   readonly id: string;
   readonly protocol: Protocol;
-  /** Written by the router once it is known. */
-  route: string;
+  readonly route: string;
   readonly arrivedMs = performance.now();
   readonly facts: RequestFacts = {};
   readonly log: Logger;
