@@ -36,7 +36,8 @@ function pairOf(context: Context, format: QuantisedFormat): { quantised: Decoder
   const dense = new Decoder(context, config, { dtype: "f32" });
   dense.parameters.initialise(11);
   const quantised = new Decoder(context, config, { dtype: "f32", quantise: format });
-  for (const parameter of quantised.parameters) parameter.setBytes(dense.parameters.get(parameter.name).toBytes());
+  for (const parameter of quantised.parameters)
+    parameter.setBytes(dense.parameters.get(parameter.name).toBytes());
   for (const [name, weight] of quantised.quantised) {
     context.scope(() => {
       weight.assign(context, dense.parameters.get(name));
@@ -49,7 +50,11 @@ function pairOf(context: Context, format: QuantisedFormat): { quantised: Decoder
 function batchOf(context: Context, length: number) {
   const counted = Int32Array.from({ length }, (_, i) => i);
   return {
-    tokens: context.tensor(counted.map((i) => (7 * i) % config.vocabSize), [length], "i32"),
+    tokens: context.tensor(
+      counted.map((i) => (7 * i) % config.vocabSize),
+      [length],
+      "i32",
+    ),
     positions: context.tensor(counted, [length], "i32"),
     numSequences: 1,
     sequenceLength: length,
@@ -86,7 +91,8 @@ describe.each(["reference", "cpu", "cuda"] as const)("quantised weights on %s", 
         }),
       );
       const scale = Math.max(...expected.map(Math.abs));
-      for (const [i, value] of expected.entries()) expect(Math.abs(got[i] - value)).toBeLessThan(1e-5 * scale);
+      for (const [i, value] of expected.entries())
+        expect(Math.abs(got[i] - value)).toBeLessThan(1e-5 * scale);
     }
   });
 });
@@ -103,54 +109,68 @@ describe("memory of quantised models", () => {
     expect(Math.abs(live / weightBytes(large, "bf16", format) - 1)).toBeLessThan(0.05);
   });
 
-  it("QLoRA: peak bytes of a step lie within 5 % of the estimate", async (test) => {
-    using device = await openOrSkip("cpu", test);
-    const context = new Context(device);
-    const large = { ...config, width: 256, ffnWidth: 1024, headDim: 64, vocabSize: 1024, numLayers: 6, maxPositions: 512 };
-    const numRows = 512;
-    const chunkBytes = 2 ** 18;
-    const before = device.memory().liveBytes;
-    using decoder = new Decoder(context, large, { dtype: "bf16", quantise: "nf4" });
-    for (const weight of decoder.quantised.values()) {
-      context.scope(() => {
-        const dense = context.empty(weight.shape, "bf16");
-        device.run("randomNormal", { y: dense, numElements: dense.numElements, seed: 1, counter: 0, mean: 0, std: 0.02 });
-        weight.assign(context, dense);
+  const shapes = [
+    { width: 256, ffnWidth: 1024, headDim: 64, numLayers: 6 },
+    { width: 384, ffnWidth: 768, headDim: 96, numLayers: 3 },
+  ];
+  it.for(shapes)(
+    "QLoRA, width $width: peak bytes of a step lie within 5 % of the estimate",
+    async (shape, test) => {
+      using device = await openOrSkip("cpu", test);
+      const context = new Context(device);
+      const large = { ...config, ...shape, vocabSize: 1024, maxPositions: 512 };
+      const numRows = 512;
+      const chunkBytes = 2 ** 18;
+      const before = device.memory().liveBytes;
+      using decoder = new Decoder(context, large, { dtype: "bf16", quantise: "nf4" });
+      for (const weight of decoder.quantised.values()) {
+        context.scope(() => {
+          const dense = context.empty(weight.shape, "bf16");
+          device.run("randomNormal", {
+            y: dense,
+            numElements: dense.numElements,
+            seed: 1,
+            counter: 0,
+            mean: 0,
+            std: 0.02,
+          });
+          weight.assign(context, dense);
+        });
+      }
+      decoder.parameters.initialise(3);
+      using adapter = createAdapter(decoder, {
+        family: modelFamily(large),
+        config: parseAdapterConfig({ method: "lora", rank: 16 }),
+        dtype: "bf16",
+        gradientDtype: "f32",
       });
-    }
-    decoder.parameters.initialise(3);
-    using adapter = createAdapter(decoder, {
-      family: modelFamily(large),
-      config: parseAdapterConfig({ method: "lora", rank: 16 }),
-      dtype: "bf16",
-      gradientDtype: "f32",
-    });
-    adapter.initialise(context, 1);
-    decoder.attach(adapter);
-    device.resetPeakMemory();
-    context.scope(() => {
-      using tape = new Tape("block");
-      const batch = batchOf(context, numRows);
-      context.withTape(tape, () =>
-        decoder.loss(context, batch, { targets: batch.tokens, gradientScale: 1 / numRows, chunkBytes }),
-      );
-      tape.backward(context);
-    });
-    decoder.attach(undefined);
-    const { optimizer, total } = adapterMemory(large, {
-      dtype: "bf16",
-      gradientDtype: "f32",
-      moments: "f32",
-      recompute: "block",
-      quantise: "nf4",
-      rank: 16,
-      numTrained: adapter.numParameters,
-      numRows,
-      chunkBytes,
-    });
-    // The step above makes no optimizer's states.
-    const peak = device.memory().peakLiveBytes - before;
-    expect(peak / (total - optimizer)).toBeGreaterThan(0.95);
-    expect(peak / (total - optimizer)).toBeLessThan(1.05);
-  });
+      adapter.initialise(context, 1);
+      decoder.attach(adapter);
+      device.resetPeakMemory();
+      context.scope(() => {
+        using tape = new Tape("block");
+        const batch = batchOf(context, numRows);
+        context.withTape(tape, () =>
+          decoder.loss(context, batch, { targets: batch.tokens, gradientScale: 1 / numRows, chunkBytes }),
+        );
+        tape.backward(context);
+      });
+      decoder.attach(undefined);
+      const { optimizer, total } = adapterMemory(large, {
+        dtype: "bf16",
+        gradientDtype: "f32",
+        moments: "f32",
+        recompute: "block",
+        quantise: "nf4",
+        rank: 16,
+        numTrained: adapter.numParameters,
+        numRows,
+        chunkBytes,
+      });
+      // The step above makes no optimizer's states.
+      const peak = device.memory().peakLiveBytes - before;
+      expect(peak / (total - optimizer)).toBeGreaterThan(0.95);
+      expect(peak / (total - optimizer)).toBeLessThan(1.05);
+    },
+  );
 });

@@ -1,7 +1,15 @@
 /** `nautilus generate`: continues prompts with a trained model. */
 import type { Command } from "commander";
 import type { GenerateCliOptions } from "../runs/generate.ts";
-import { collect, deviceOption, jsonOption, quantiseOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  collect,
+  deviceOption,
+  jsonOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerGenerate(program: Command): void {
   program

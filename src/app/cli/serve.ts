@@ -2,7 +2,15 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { ServeCliOptions } from "../runs/serve.ts";
-import { byteCount, collect, deviceOption, quantiseOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  byteCount,
+  collect,
+  deviceOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerServe(program: Command): void {
   program

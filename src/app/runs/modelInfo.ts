@@ -91,7 +91,10 @@ function describe(config: DecoderConfig, sequenceLength: number) {
     sequenceLength,
     operationsPerToken: operationsPerToken(config, sequenceLength),
     quantised: Object.fromEntries(
-      quantisedFormatNames.map((format) => [format, { servingBytes: servingMemory(config, "bf16", 0, format) }]),
+      quantisedFormatNames.map((format) => [
+        format,
+        { servingBytes: servingMemory(config, "bf16", 0, format) },
+      ]),
     ),
     qlora: adapterMemory(config, {
       dtype: "bf16",

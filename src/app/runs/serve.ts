@@ -51,7 +51,16 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
     const opened = engines.use(
-      await openEngine({ model, maxSequences, maxContext, cacheTokens, precision, quantise, device, threads }),
+      await openEngine({
+        model,
+        maxSequences,
+        maxContext,
+        cacheTokens,
+        precision,
+        quantise,
+        device,
+        threads,
+      }),
     );
     models.push(servedModel(names[i], opened));
   }

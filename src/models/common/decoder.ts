@@ -120,7 +120,10 @@ export class Decoder implements Disposable {
     const { dense, quantised } = splitSpecs(config, quantise);
     this.parameters = new ParameterStore(context.device, dense, { dtype, gradientDtype });
     this.quantised = new Map(
-      quantised.map(({ name, shape, format }) => [name, new QuantisedWeight(context.device, shape, { format })]),
+      quantised.map(({ name, shape, format }) => [
+        name,
+        new QuantisedWeight(context.device, shape, { format }),
+      ]),
     );
     this.rotary =
       config.rotary &&

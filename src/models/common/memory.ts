@@ -77,6 +77,21 @@ export function trainingMemory(config: DecoderConfig, options: TrainingMemoryOpt
   return { parameters, gradients, optimizer, activations, logits, total };
 }
 
+/**
+ * Activations of an adapter's step that makes its blocks again, at the peak: in one block's backward pass, when what the head needed is gone.
+ * There is one gradient as wide as the feed-forward layer beside what the block keeps: each is freed as the next is made.
+ */
+function blockwiseActivations(
+  config: DecoderConfig,
+  { dtype, numRows }: Pick<TrainingMemoryOptions, "dtype" | "numRows">,
+): number {
+  const { width, ffnWidth, numLayers, isGated } = config;
+  const streams = numLayers * keptPerRow(config, { dtype, recompute: "block" });
+  const block = keptPerRow(config, { dtype, recompute: "none" });
+  const passing = (3 * width + (isGated ? 2 * ffnWidth : ffnWidth)) * dtypeBytes(dtype);
+  return numRows * (streams + block + passing);
+}
+
 /** What a forward and a backward pass hold beside weights and their gradients. */
 function passMemory(
   config: DecoderConfig,
@@ -125,12 +140,12 @@ export function adapterMemory(config: DecoderConfig, options: AdapterMemoryOptio
   const optimizer = numTrained * 2 * dtypeBytes(moments);
   const numKeeping = recompute === "block" ? 1 : config.numLayers;
   const lowRank = options.numRows * numKeeping * projectionsPerLayer * rank * dtypeBytes(dtype);
-  const { activations, logits } = passMemory(config, options);
+  const { logits, ...pass } = passMemory(config, options);
+  const activations = recompute === "block" ? blockwiseActivations(config, options) : pass.activations;
   const whole = largestDequantisedBytes(config, dtype, quantise);
   const total = parameters + gradients + optimizer + activations + lowRank + whole + logits;
   return { parameters, gradients, optimizer, activations: activations + lowRank + whole, logits, total };
 }
-
 
 /** Floating-point operations per token, a multiply-add counted as two; causal attention counted once. */
 export interface OperationsPerToken {
