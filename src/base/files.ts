@@ -24,6 +24,7 @@ const reasons: Readonly<Record<string, { got: string; hint: string }>> = {
   EROFS: { got: "a read-only file system", hint: "choose another folder" },
   ENOSPC: { got: "a full disk", hint: "free some space and run the same command again" },
   EDQUOT: { got: "a full quota", hint: "free some space and run the same command again" },
+  EFBIG: { got: "a limit on the size of files", hint: "raise it with 'ulimit -f', or write smaller shards" },
   EISDIR: { got: "a folder", hint: "name a file" },
   ENOTDIR: { got: "a file where a folder should be", hint: "check the path" },
   EMFILE: { got: "too many open files", hint: "raise the limit with 'ulimit -n'" },

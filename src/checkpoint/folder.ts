@@ -89,6 +89,12 @@ function openWeights(path: string): TensorSource {
   return path.endsWith(".bin") ? openTorchFile(path).tensors : openSafetensors(path);
 }
 
+/** Whether a folder holds weights as Hugging Face has them. */
+export function hasWeights(folder: string): boolean {
+  const names = [singleFileName, indexFileName, torchFileName, torchIndexName];
+  return names.some((name) => existsSync(join(folder, name)));
+}
+
 /**
  * Opens the weights of a model folder: safetensors, else PyTorch files, in transformers' order of preference.
  * Throws CheckpointError, FileError.

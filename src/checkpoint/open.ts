@@ -4,13 +4,15 @@
  */
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, readJson } from "../base/index.ts";
+import { CheckpointError, readJson, withFileErrors } from "../base/index.ts";
 import { openFileBytes } from "./bytes.ts";
-import { openCheckpointFolder } from "./folder.ts";
-import { ggufModel } from "./gguf/huggingFace.ts";
+import { hasWeights, openCheckpointFolder } from "./folder.ts";
+import { ggufCard, ggufModel } from "./gguf/huggingFace.ts";
 import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
 import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
+import { parseModelCard } from "./modelCard.ts";
+import type { ModelCard } from "./modelCard.ts";
 import { isNemoFolder, openNemo } from "./nemo/open.ts";
 import { openSafetensors } from "./safetensors.ts";
 import type { StoredDtype, TensorSource } from "./source.ts";
@@ -25,8 +27,14 @@ export interface ModelCheckpoint extends Disposable {
   readonly config: unknown;
   /** Under Hugging Face's names, but for a lone file of weights, which keeps its own. */
   readonly weights: TensorSource;
-  /** The tokenizer's files by name. */
+  /** V, where a format that pads its embedding says how much of it is vocabulary. */
+  readonly vocabSize?: number | undefined;
+  /** The tokenizer's files and chat templates by name; names may have a folder in them. */
   readonly tokenizerFiles: ReadonlyMap<string, () => Uint8Array>;
+  /** Further files that belong to the model: generation_config.json, README.md, licenses. */
+  readonly otherFiles: ReadonlyMap<string, () => Uint8Array>;
+  /** What its card says; undefined where it has none. */
+  readonly card: ModelCard | undefined;
 }
 
 const torchDtypeNames: Partial<Readonly<Record<StoredDtype, string>>> = {
@@ -35,7 +43,9 @@ const torchDtypeNames: Partial<Readonly<Record<StoredDtype, string>>> = {
   f16: "float16",
 };
 const tokenizerFileNames =
-  /^(tokenizer.*|special_tokens_map\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|.*\.model)$/;
+  /^(tokenizer.*|special_tokens_map\.json|vocab\.(json|txt)|merges\.txt|added_tokens\.json|chat_template\.jinja|additional_chat_templates\/.*\.jinja|.*\.model)$/;
+const otherFileNames =
+  /^(generation_config\.json|README\.md|(LICEN[CS]E|NOTICE|USE_POLICY|Notice|COPYING)([._-].*)?)$/;
 
 /**
  * Opens `path`: a Hugging Face folder, a `.nemo`, a NeMo or Megatron-LM folder, a GGUF, a safetensors file or a file of torch.save.
@@ -52,6 +62,11 @@ export async function openCheckpoint(
   }
   if (existsSync(join(path, "config.json")) || !isNemoFolder(path)) return openHuggingFace(path);
   return await openNemoModel(path, options);
+}
+
+/** Whether a folder holds a checkpoint of any supported format. Throws FileError. */
+export function isCheckpointFolder(folder: string): boolean {
+  return existsSync(join(folder, "config.json")) || hasWeights(folder) || isNemoFolder(folder);
 }
 
 function fileKind(path: string): Exclude<CheckpointKind, "hugging-face"> {
@@ -76,8 +91,22 @@ function loneFile(path: string, kind: "safetensors" | "torch"): ModelCheckpoint 
     kind,
     config: undefined,
     weights,
-    tokenizerFiles: new Map(),
+    ...companions(new Map()),
     [Symbol.dispose]: () => weights.dispose(),
+  };
+}
+
+/** A model's other files by what they are for. */
+function companions(
+  files: ReadonlyMap<string, () => Uint8Array>,
+): Pick<ModelCheckpoint, "tokenizerFiles" | "otherFiles" | "card"> {
+  const named = (pattern: RegExp) => new Map([...files].filter(([name]) => pattern.test(name)));
+  const otherFiles = named(otherFileNames);
+  const card = otherFiles.get("README.md");
+  return {
+    tokenizerFiles: named(tokenizerFileNames),
+    otherFiles,
+    card: card && parseModelCard(new TextDecoder().decode(card())),
   };
 }
 
@@ -90,7 +119,8 @@ function openGgufModel(path: string): ModelCheckpoint {
       kind: "gguf",
       config,
       weights,
-      tokenizerFiles: new Map(),
+      ...companions(new Map()),
+      card: ggufCard(file.metadata),
       [Symbol.dispose]: () => weights.dispose(),
     };
   } catch (error) {
@@ -102,14 +132,15 @@ function openGgufModel(path: string): ModelCheckpoint {
 function openHuggingFace(folder: string): ModelCheckpoint {
   const weights = openCheckpointFolder(folder);
   try {
-    const files = readdirSync(folder).filter((name) => tokenizerFileNames.test(name));
+    const names = [...readdirSync(folder), ...templateNames(folder)];
+    const files = new Map(names.map((name) => [name, () => readCompanion(join(folder, name))]));
     const configPath = join(folder, "config.json");
     return {
       path: folder,
       kind: "hugging-face",
       config: existsSync(configPath) ? readJson("checkpoint", configPath) : undefined,
       weights,
-      tokenizerFiles: new Map(files.map((name) => [name, () => readFileSync(join(folder, name))])),
+      ...companions(files),
       [Symbol.dispose]: () => weights.dispose(),
     };
   } catch (error) {
@@ -118,12 +149,22 @@ function openHuggingFace(folder: string): ModelCheckpoint {
   }
 }
 
+function templateNames(folder: string): string[] {
+  const path = join(folder, "additional_chat_templates");
+  return existsSync(path) ? readdirSync(path).map((name) => `additional_chat_templates/${name}`) : [];
+}
+
+function readCompanion(path: string): Uint8Array {
+  return withFileErrors("checkpoint", "a readable file", path, () => readFileSync(path));
+}
+
 async function openNemoModel(
   path: string,
-  { vocabSize, temporaryFolder }: { vocabSize?: number; temporaryFolder?: string },
+  { vocabSize: wanted, temporaryFolder }: { vocabSize?: number; temporaryFolder?: string },
 ): Promise<ModelCheckpoint> {
   const nemo = await openNemo(path, temporaryFolder === undefined ? {} : { temporaryFolder });
   try {
+    const vocabSize = wanted ?? nemo.config.vocabSize;
     const weights = huggingFaceView(nemo.weights, nemo.config, vocabSize === undefined ? {} : { vocabSize });
     const { dtype } = weights.info("model.embed_tokens.weight");
     const config = huggingFaceConfig(nemo.config, {
@@ -135,7 +176,8 @@ async function openNemoModel(
       kind: "nemo",
       config,
       weights,
-      tokenizerFiles: nemo.tokenizerFiles,
+      vocabSize: nemo.config.vocabSize,
+      ...companions(nemo.tokenizerFiles),
       [Symbol.dispose]: () => weights.dispose(),
     };
   } catch (error) {

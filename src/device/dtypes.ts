@@ -32,6 +32,7 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   mean: f32,
   rstd: f32,
   losses: f32,
+  rowScales: f32,
   logSumExp: f32,
   cosSin: f32,
   norm: f32,

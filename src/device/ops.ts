@@ -258,7 +258,7 @@ export const ops = {
   // ---- activations -------------------------------------------------------------------------------------------------
   activationForward: {
     summary:
-      "y[i] = f(x[i]); kind: 0 squared ReLU, 1 GELU (tanh form), 2 SiLU, 3 GELU (erf), 4 ReLU. y may be x.",
+      "y[i] = f(x[i]); kind: 0 squared ReLU, 1 GELU (tanh form), 2 SiLU, 3 GELU (erf), 4 ReLU, 5 sigmoid, 6 tanh. y may be x.",
     tensors: { x: "read", y: "write" },
     integers: ["numElements", "kind"],
     floats: [],
@@ -287,10 +287,64 @@ export const ops = {
   crossEntropy: {
     summary:
       "losses[row] = logSumExp(logits[row]) - logits[row, targets[row]], 0 where targets[row] is ignoreIndex. writeGradient = 1 replaces logits[row] by " +
-      "(softmax - onehot) * gradientScale, zeros for ignored rows. logits (N, V); targets i32 (N); losses f32 (N).",
-    tensors: { logits: "update", targets: "read", losses: "write" },
+      "(softmax - onehot) * gradientScale * rowScales[row] (1 where rowScales is null), zeros for ignored rows. logits (N, V); targets i32 (N); " +
+      "rowScales, losses f32 (N).",
+    tensors: { logits: "update", targets: "read", rowScales: "read?", losses: "write" },
     integers: ["numRows", "vocabSize", "ignoreIndex", "writeGradient"],
     floats: ["gradientScale"],
+  },
+
+  // ---- adapters ----------------------------------------------------------------------------------------------------
+  dropout: {
+    summary:
+      "y[i] = x[i] / (1 - probability), or 0 where u < probability; u is the uniform number of word i mod 4 of Philox block " +
+      "(seed, counter + floor(i / 4)), (word >> 8) * 2^-24. y may be x.",
+    tensors: { x: "read", y: "write" },
+    integers: ["numElements", "seed", "counter"],
+    floats: ["probability"],
+  },
+  multiply: {
+    summary: "y[i] = a[i] * b[i]; y may be a or b.",
+    tensors: { a: "read", b: "read", y: "write" },
+    integers: ["numElements"],
+    floats: [],
+  },
+  scaleColumns: {
+    summary:
+      "y[row, c] = x[row, c] * (scale[c] / divisor[c]) (divisor 1 where null); x, y (N, C) with row strides, scale, divisor (C). y may be x.",
+    tensors: { x: "read", scale: "read", divisor: "read?", y: "write" },
+    integers: ["numRows", "width", "xRowStride", "yRowStride"],
+    floats: [],
+  },
+  columnDot: {
+    summary:
+      "y[c] = beta * y[c] + (sum over rows of a[row, c] * b[row, c]) / divisor[c] (1 where divisor is null); a, b (N, C) with row strides, divisor, y (C). " +
+      "With beta = 0, y is not read.",
+    tensors: { a: "read", b: "read", divisor: "read?", y: "update" },
+    integers: ["numRows", "width", "aRowStride", "bRowStride"],
+    floats: ["beta"],
+  },
+  rowNorms: {
+    summary: "norms[row] = sqrt(sum of x[row, c]^2); x (N, C), norms (N).",
+    tensors: { x: "read", norms: "write" },
+    integers: ["numRows", "width"],
+    floats: [],
+  },
+  promptEmbeddingForward: {
+    summary:
+      "y[row] = weight[token] for tokens below vocabSize, else prompt[token - vocabSize], token = tokens[row]; tokens i32 (N), weight (V, C), " +
+      "prompt (P, C), y (N, C).",
+    tensors: { tokens: "read", weight: "read", prompt: "read", y: "write" },
+    integers: ["numRows", "width", "vocabSize", "promptLength"],
+    floats: [],
+  },
+  promptEmbeddingBackward: {
+    summary:
+      "dprompt[p] += sum of dy[row] over rows whose token is vocabSize + p, added up in row order in f32 before the one rounding; tokens i32 (N), " +
+      "dy (N, C), dprompt (P, C).",
+    tensors: { tokens: "read", dy: "read", dprompt: "update" },
+    integers: ["numRows", "width", "vocabSize", "promptLength"],
+    floats: [],
   },
 
   // ---- sampling ----------------------------------------------------------------------------------------------------
@@ -375,5 +429,7 @@ export const activationKinds = {
   silu: 2,
   "gelu-erf": 3,
   relu: 4,
+  sigmoid: 5,
+  tanh: 6,
 } as const;
 export type Activation = keyof typeof activationKinds;

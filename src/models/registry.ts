@@ -1,21 +1,46 @@
 /** The families by name, and what works on a model of whichever family it is. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, ConfigError, readJson } from "../base/index.ts";
+import { CheckpointError, ConfigError, nearest, readJson } from "../base/index.ts";
 import type { FloatDtype } from "../base/index.ts";
+import { openCheckpointFolder } from "../checkpoint/index.ts";
+import type { ModelCheckpoint, TensorSource } from "../checkpoint/index.ts";
 import type { Context } from "../tensor/index.ts";
 import type { DecoderConfig } from "./common/config.ts";
+import { refuseForeignFeatures } from "./common/configKeys.ts";
 import { Decoder } from "./common/decoder.ts";
 import type { ModelFamily } from "./common/family.ts";
-import { readModelWeights, writeModelFolder } from "./common/folder.ts";
+import { writeModelFolder } from "./common/folder.ts";
+import { readWeights } from "./common/load.ts";
+import { matchTensors } from "./common/match.ts";
+import { gpt2 } from "./gpt2/index.ts";
+import { llama, mistral, qwen2 } from "./llama/index.ts";
 import { nemotron } from "./nemotron/index.ts";
 
-const families: readonly ModelFamily[] = [nemotron];
+const families: readonly ModelFamily[] = [nemotron, llama, mistral, qwen2, gpt2];
 
-function familyNamed(name: string): ModelFamily {
+/** The family of a configuration. Throws ConfigError. */
+export function modelFamily({ family: name }: Pick<DecoderConfig, "family">): ModelFamily {
   const family = families.find((candidate) => candidate.name === name);
-  if (family === undefined) throw new ConfigError("model", `expected a known family, got '${name}'`);
-  return family;
+  if (family !== undefined) return family;
+  throw new ConfigError("model", `expected a known family, got '${name}'`);
+}
+
+/** The names of all presets, family by family. */
+export const modelPresetNames: readonly string[] = families.flatMap(({ presets }) => Object.keys(presets));
+
+/** The configuration of a named size of any family. Throws ConfigError with the nearest name. */
+export function modelPreset(name: string): DecoderConfig {
+  const key = name.toLowerCase();
+  for (const { presets, presetAliases } of families) {
+    const preset = Object.hasOwn(presetAliases, key) ? presetAliases[key] : key;
+    if (Object.hasOwn(presets, preset)) return presets[preset]();
+  }
+  const aliases = families.flatMap(({ presetAliases }) => Object.keys(presetAliases));
+  const near = nearest(key, [...modelPresetNames, ...aliases]);
+  throw new ConfigError("model", `expected a model name, got '${name}'`, {
+    hint: near === undefined ? "'nautilus model list' shows them" : `did you mean '${near}'?`,
+  });
 }
 
 /** Reads a config.json of any family. Throws ConfigError naming what is not supported. */
@@ -27,6 +52,7 @@ export function parseModelConfig(json: unknown): DecoderConfig {
     const known = families.map((candidate) => candidate.modelType).join(", ");
     throw new ConfigError("config.json", `expected model_type to be one of ${known}, got '${modelType}'`);
   }
+  refuseForeignFeatures(json);
   return family.readConfig(json);
 }
 
@@ -46,12 +72,52 @@ export function saveModelFolder(
   folder: string,
   extraFiles: Readonly<Record<string, string>> = {},
 ): void {
-  writeModelFolder(familyNamed(decoder.config.family), decoder, { folder, extraFiles });
+  writeModelFolder(modelFamily(decoder.config), decoder, { folder, extraFiles });
+}
+
+/**
+ * The tensors of a checkpoint under Hugging Face's names with their names in the source, checked against the configuration. Throws
+ * CheckpointError for what is missing, foreign or of another shape.
+ */
+export function modelTensors(config: DecoderConfig, source: TensorSource): Map<string, string> {
+  const matched = matchTensors(modelFamily(config), config, source);
+  return new Map([...matched].map(([stored, { name }]) => [name, stored]));
+}
+
+/** Fills a decoder's weights from a source under Hugging Face's names, which stays open. Throws CheckpointError. */
+export function loadWeights(context: Context, decoder: Decoder, source: TensorSource): void {
+  readWeights(context, { family: modelFamily(decoder.config), decoder, source });
 }
 
 /** Fills a decoder's weights from a Hugging Face folder. Throws CheckpointError. */
 export function loadModelWeights(context: Context, decoder: Decoder, folder: string): void {
-  readModelWeights(context, { family: familyNamed(decoder.config.family), decoder, folder });
+  using source = openCheckpointFolder(folder);
+  loadWeights(context, decoder, source);
+}
+
+/** A model for inference out of an open checkpoint of any format. Throws ConfigError, CheckpointError, OutOfMemoryError. */
+export function loadCheckpointModel(
+  context: Context,
+  { config, weights, path }: Pick<ModelCheckpoint, "config" | "weights" | "path">,
+  dtype: FloatDtype,
+): Decoder {
+  if (config === undefined) {
+    throw new CheckpointError(
+      "model",
+      `expected a model with its configuration at ${path}, got weights alone`,
+      {
+        hint: "name the folder with config.json",
+      },
+    );
+  }
+  const decoder = new Decoder(context, parseModelConfig(config), { dtype });
+  try {
+    loadWeights(context, decoder, weights);
+    return decoder;
+  } catch (error) {
+    decoder.dispose();
+    throw error;
+  }
 }
 
 /** Opens a Hugging Face folder for inference. Throws FileError, ConfigError, CheckpointError, OutOfMemoryError. */

@@ -9,6 +9,8 @@ export type { RecomputePolicy } from "./saved.ts";
 export { Storage, Tensor, Variable } from "./tensor.ts";
 export type { PendingValues } from "./tensor.ts";
 export type { Activation } from "../device/index.ts";
+export { dropout, lowRankLinear, multiply, promptEmbedding, scaleColumns } from "./ops/adapter.ts";
+export type { DropoutOptions, LowRankPart, LowRankUpdate, ScaledColumns } from "./ops/adapter.ts";
 export { activation, gatedActivation } from "./ops/activation.ts";
 export {
   pagedSelfAttention,
@@ -28,8 +30,8 @@ export { add, convert, sum } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { linear, matmulInto, multiplyByTransposedWeight, multiplyByWeight } from "./ops/linear.ts";
 export type { FrozenWeight, LinearWeight } from "./ops/linear.ts";
-export { languageModelLoss } from "./ops/loss.ts";
-export type { LanguageModelLossOptions } from "./ops/loss.ts";
+export { languageModelLoss, tokenLosses } from "./ops/loss.ts";
+export type { LanguageModelLossOptions, TokenLossOptions } from "./ops/loss.ts";
 export { normalise } from "./ops/norm.ts";
 export type { NormResult, NormWeights } from "./ops/norm.ts";
 export { arenaLayout, ParameterStore } from "./parameterStore.ts";

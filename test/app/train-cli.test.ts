@@ -191,7 +191,7 @@ describe("bad input", () => {
     [["train", "recipe.json", "--wrong"], /unknown option '--wrong'/],
     [
       ["generate", "--model", "nowhere", "--prompt", "x"],
-      /expected a run, a checkpoint or a model folder at nowhere, got nothing there/,
+      /expected a run, a checkpoint or a model at nowhere, got nothing there/,
     ],
     [["generate", "--model", "texts", "--prompt", "x"], /got none of them/],
     [

@@ -12,15 +12,21 @@ import {
   add,
   Context,
   embedding,
+  dropout,
   gatedActivation,
   languageModelLoss,
   linear,
+  lowRankLinear,
+  multiply,
   normalise,
   ParameterStore,
+  promptEmbedding,
   recomputed,
   rotaryTable,
+  scaleColumns,
   selfAttention,
   Tape,
+  tokenLosses,
   watch,
 } from "../../src/tensor/index.ts";
 import type { Parameter, RecomputePolicy, Tensor } from "../../src/tensor/index.ts";
@@ -84,11 +90,13 @@ const cases: readonly GradientCase[] = [
       },
     })),
   ),
-  ...(["squared-relu", "gelu-tanh", "gelu-erf", "silu"] as const).map((name): GradientCase => ({
-    name,
-    inputs: { x: [4, 6] },
-    run: ({ x }) => activation(context, input(x), name),
-  })),
+  ...(["squared-relu", "gelu-tanh", "gelu-erf", "silu", "sigmoid", "tanh"] as const).map(
+    (name): GradientCase => ({
+      name,
+      inputs: { x: [4, 6] },
+      run: ({ x }) => activation(context, input(x), name),
+    }),
+  ),
   { name: "gated silu", inputs: { x: [4, 6] }, run: ({ x }) => gatedActivation(context, input(x), "silu") },
   {
     name: "squared-relu made again for the weight gradient",
@@ -107,6 +115,56 @@ const cases: readonly GradientCase[] = [
     run: ({ qkv }) => attend(qkv, { numSequences: 3, sequenceLength: 6, cuSeqLens: integers([0, 3, 4, 10]) }),
   },
   {
+    name: "low-rank updates of parts of a linear layer",
+    inputs: { x: [7, 5], a: [5, 5], first: [2, 2], second: [3, 3] },
+    run: ({ x, a, first, second }) => {
+      const parts = [
+        { b: first, rankStart: 0, outputStart: 0, scale: 0.7 },
+        { b: second, rankStart: 2, outputStart: 3, scale: -1.3 },
+      ];
+      return lowRankLinear(context, input(x), { weight: fixed(6, 5), update: { a, parts } });
+    },
+  },
+  {
+    name: "low-rank update of an input of its own",
+    inputs: { x: [7, 5], z: [7, 5], a: [2, 5], b: [4, 2] },
+    run: ({ x, z, a, b }) => {
+      const parts = [{ b, rankStart: 0, outputStart: 0, scale: 2 }];
+      return lowRankLinear(context, input(x), { weight: fixed(4, 5), update: { a, parts, input: input(z) } });
+    },
+  },
+  {
+    name: "scaled columns",
+    inputs: { x: [6, 7], first: [2], second: [3] },
+    run: ({ x, first, second }) =>
+      scaleColumns(context, input(x), [
+        { start: 0, scale: first, divisor: context.tensor([2, 3], [2], "f64") },
+        { start: 4, scale: second },
+      ]),
+  },
+  {
+    name: "dropout",
+    inputs: { x: [6, 7] },
+    run: ({ x }) => dropout(context, input(x), { probability: 0.4, seed: 3, counter: 9 }),
+  },
+  {
+    name: "product of elements",
+    inputs: { a: [6, 7], b: [6, 7] },
+    run: ({ a, b }) => multiply(context, input(a), input(b)),
+  },
+  {
+    name: "virtual tokens from a parameter",
+    inputs: { prompt: [3, 4] },
+    run: ({ prompt }) =>
+      promptEmbedding(context, integers([5, 1, 6, 7, 0, 6]), { weight: fixed(5, 4), prompt }),
+  },
+  {
+    name: "virtual tokens from an encoder",
+    inputs: { prompt: [3, 4] },
+    run: ({ prompt }) =>
+      promptEmbedding(context, integers([5, 1, 6, 7, 0, 6]), { weight: fixed(5, 4), prompt: input(prompt) }),
+  },
+  {
     name: "recomputed block",
     inputs: { x: [4, 5], weight: [5, 5] },
     run: ({ x, weight }) =>
@@ -115,6 +173,15 @@ const cases: readonly GradientCase[] = [
       ])[0],
   },
 ];
+
+/** A frozen weight. */
+function fixed(numRows: number, width: number): Tensor {
+  return context.tensor(weightOf(numRows * width), [numRows, width], "f64");
+}
+
+function weightOf(length: number): Float64Array {
+  return Float64Array.from({ length }, (_, i) => Math.cos(1 + i));
+}
 
 function attend(
   qkv: Parameter,
@@ -153,8 +220,6 @@ describe("gradients against finite differences", () => {
         Float64Array.from({ length }, () => random.nextNormal());
       const values = new Map([...store].map((parameter) => [parameter, normal(parameter.numElements)]));
       const directions = new Map([...store].map((parameter) => [parameter, normal(parameter.numElements)]));
-      const weightOf = (length: number): Float64Array =>
-        Float64Array.from({ length }, (_, i) => Math.cos(1 + i));
       const objective = (y: Tensor): number => {
         const values = y.toArray();
         const weights = weightOf(values.length);
@@ -241,6 +306,49 @@ describe("gradients against finite differences", () => {
       for (const [index, gradient] of gradients.entries())
         gradient.forEach((value, i) => (analytic += value * direction[index][i]));
       variable.dispose();
+      expect(Math.abs(analytic - numeric)).toBeLessThan(2e-4);
+    });
+  });
+
+  it("losses per token, weighted after they are known", () => {
+    withInputs({ hidden: [7, 4], weight: [9, 4] }, (store, inputs) => {
+      const all = [...store];
+      const random = new RandomStream(6);
+      const draw = (length: number) => Float64Array.from({ length }, () => random.nextNormal());
+      const start = all.map((parameter) => draw(parameter.numElements));
+      const direction = all.map((parameter) => draw(parameter.numElements));
+      const options = { targets: [3, -1, 0, 8, 8, -1, 2], chunkBytes: 9 * 8 * 3 };
+      const factors = Float64Array.of(0.5, 9, -1, 0.25, 2, 9, -0.75);
+      const place = (step: number): void => {
+        for (const [index, parameter] of all.entries())
+          parameter.set(start[index].map((value, i) => value + step * direction[index][i]));
+      };
+      const run = (): Tensor =>
+        tokenLosses(context, context.adopt(inputs["hidden"].alias()), {
+          ...options,
+          weight: inputs["weight"],
+          targets: integers(options.targets),
+        });
+      const lossAt = (step: number): number => {
+        place(step);
+        return context.scope(() =>
+          run()
+            .toArray()
+            .reduce((total, loss, row) => total + loss * factors[row], 0),
+        );
+      };
+      const h = 1e-3;
+      const numeric = (8 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h))) / (12 * h);
+      place(0);
+      using tape = new Tape();
+      using variable = watch(inputs["hidden"]);
+      context.scope(() => {
+        const losses = context.withTape(tape, run);
+        tape.backward(context, [{ tensor: losses, gradient: context.tensor(factors, [7], "f32") }]);
+      });
+      let analytic = 0;
+      for (const [index, gradient] of [variable.gradient, inputs["weight"].gradient].entries())
+        gradient?.toArray().forEach((value, i) => (analytic += value * direction[index][i]));
       expect(Math.abs(analytic - numeric)).toBeLessThan(2e-4);
     });
   });

@@ -7,7 +7,10 @@ export function registerGenerate(program: Command): void {
   program
     .command("generate")
     .description("continue a prompt with a trained model; without --prompt, read it from standard input")
-    .requiredOption("--model <folder>", "a run, one of its checkpoints, or a Hugging Face model folder")
+    .requiredOption(
+      "--model <folder>",
+      "a run, one of its checkpoints, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
+    )
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
@@ -24,6 +27,7 @@ export function registerGenerate(program: Command): void {
     .option("--stop <text>", "end at this text (repeatable)", collect)
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
     .option("--precision <dtype>", "f32 or bf16 (default: that of the checkpoint)")
+    .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .addOption(deviceOption())
     .addOption(threadsOption())
     .option("--logprobs", "print each token with its log probability")

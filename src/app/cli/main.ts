@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { NautilusError, messageOf } from "../../base/index.ts";
 import { registerBench } from "./bench.ts";
+import { registerConvert } from "./convert.ts";
 import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
@@ -36,6 +37,7 @@ function buildProgram(): Command {
     registerTokenizer,
     registerData,
     registerModel,
+    registerConvert,
     registerBench,
     registerDoctor,
   ]) {

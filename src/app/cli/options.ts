@@ -24,6 +24,29 @@ export function realNumber(minimum = -Infinity) {
   };
 }
 
+const byteUnits: Readonly<Record<string, number>> = {
+  "": 1,
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** Parses "5GB", "500 MiB" or a plain number of bytes. */
+export function byteCount(text: string): number {
+  const [, digits, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? [];
+  const factor = unit === undefined ? undefined : byteUnits[unit.toUpperCase()];
+  const bytes = Math.floor(Number(digits) * (factor ?? NaN));
+  if (!Number.isSafeInteger(bytes) || bytes <= 0)
+    throw new InvalidArgumentError("expected a size such as 5GB or 500MiB.");
+  return bytes;
+}
+
 /** For options that may be given several times. */
 export function collect(value: string, previous: readonly string[] | undefined): string[] {
   return [...(previous ?? []), value];

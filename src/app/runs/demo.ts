@@ -76,7 +76,7 @@ function fastestPrecision(
 
 /** Lets the trained model continue a few prompts, shown as it writes. */
 async function write(context: Context, run: string): Promise<void> {
-  using model = openModel(context, run);
+  using model = await openModel(context, run);
   for (const [index, prompt] of prompts.entries()) {
     const requests = [
       {

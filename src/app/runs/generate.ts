@@ -22,6 +22,7 @@ export interface GenerateCliOptions {
   stop?: string[];
   count: number;
   precision?: "f32" | "bf16";
+  tokenizer?: string;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
   logprobs?: boolean;
@@ -84,7 +85,10 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
   );
   using device = await openDevice({ kind: options.device, threads: options.threads });
   const context = new Context(device);
-  using model = openModel(context, options.model, options.precision);
+  using model = await openModel(context, options.model, {
+    precision: options.precision,
+    tokenizer: options.tokenizer,
+  });
   using runner = runnerFor(context, model, requests);
   const events = generateText(runner, model.tokenizer, {
     requests,
@@ -136,7 +140,7 @@ async function print(
   const tokensPerSecond = Math.max(0, numTokens - requests.length) / Math.max(decodeSeconds, 1e-9);
   if (options.json === true) {
     process.stdout.write(
-      `${JSON.stringify({ model: model.folder, tokensPerSecond, results }, undefined, 2)}\n`,
+      `${JSON.stringify({ model: model.path, tokensPerSecond, results }, undefined, 2)}\n`,
     );
     return;
   }

@@ -5,9 +5,9 @@ import { formatBytes, formatCount, readJson } from "../../base/index.ts";
 import {
   cacheBytesPerToken,
   countParameters,
+  modelPreset,
+  modelPresetNames,
   parseModelConfig,
-  nemotronPreset,
-  nemotronPresetNames,
   operationsPerToken,
   servingMemory,
   trainingMemory,
@@ -16,7 +16,7 @@ import type { DecoderConfig, TrainingMemoryOptions } from "../../models/index.ts
 
 /** The configuration behind a name, a config.json or a folder with one. Throws ConfigError, FileError. */
 export function resolveModelConfig(name: string): DecoderConfig {
-  if (!existsSync(name)) return nemotronPreset(name);
+  if (!existsSync(name)) return modelPreset(name);
   return parseModelConfig(readJson("model", statSync(name).isDirectory() ? join(name, "config.json") : name));
 }
 
@@ -78,6 +78,19 @@ function describe(config: DecoderConfig, sequenceLength: number) {
   };
 }
 
+/** "rotary: 64 of 128 components, base 10000; up to 4096" */
+export function describePositions({
+  rotary,
+  headDim,
+  hasLearnedPositions,
+  maxPositions,
+}: DecoderConfig): string {
+  const turning =
+    rotary &&
+    `rotary: ${rotary.rotaryDim} of ${headDim} components, base ${rotary.base}${rotary.scaling === undefined ? "" : `, ${rotary.scaling.kind} scaling by ${rotary.scaling.factor}`}`;
+  return `${turning ?? (hasLearnedPositions ? "learned" : "none")}; up to ${maxPositions}`;
+}
+
 export function printModelInfo(name: string, options: { sequenceLength?: number; json?: boolean }): void {
   const config = resolveModelConfig(name);
   const sequenceLength = options.sequenceLength ?? config.maxPositions;
@@ -86,10 +99,6 @@ export function printModelInfo(name: string, options: { sequenceLength?: number;
     process.stdout.write(`${JSON.stringify({ name, config, ...info }, undefined, 2)}\n`);
     return;
   }
-  const rotary =
-    config.rotary === undefined
-      ? "none"
-      : `${config.rotary.rotaryDim} of ${config.headDim} components, base ${config.rotary.base}`;
   const rows: [string, string][] = [
     ["parameters", `${info.parameters.toLocaleString("en-US")} (${formatCount(info.parameters)})`],
     [
@@ -97,7 +106,10 @@ export function printModelInfo(name: string, options: { sequenceLength?: number;
       `${config.numLayers} layers, width ${config.width}, ffn ${config.ffnWidth}, vocabulary ${config.vocabSize}`,
     ],
     ["heads", `${config.numHeads} query, ${config.numKvHeads} key/value, ${config.headDim} wide`],
-    ["positions", `rotary: ${rotary}; up to ${config.maxPositions}`],
+    ["positions", describePositions(config)],
+    ...(config.positionLimit === undefined
+      ? []
+      : [["limit", config.positionLimit] satisfies [string, string]]),
     [
       "forward",
       `${(info.operationsPerToken.forward / 1e9).toPrecision(4)} GFLOP per token at ${sequenceLength}`,
@@ -126,9 +138,9 @@ export function printModelInfo(name: string, options: { sequenceLength?: number;
 }
 
 export function printModelList(options: { json?: boolean }): void {
-  const models = nemotronPresetNames.map((name) => ({
+  const models = modelPresetNames.map((name) => ({
     name,
-    parameters: countParameters(nemotronPreset(name)),
+    parameters: countParameters(modelPreset(name)),
   }));
   if (options.json === true) process.stdout.write(`${JSON.stringify(models, undefined, 2)}\n`);
   else

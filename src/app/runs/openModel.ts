@@ -1,56 +1,108 @@
-/** Finds and opens what `--model` names: a run, one of its checkpoints, or a Hugging Face folder. */
-import { existsSync, readFileSync } from "node:fs";
+/** Finds and opens what `--model` names: a run, one of its checkpoints, or a checkpoint of any supported format. */
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError } from "../../base/index.ts";
-import { openCheckpointFolder } from "../../checkpoint/index.ts";
-import { loadModelFolder } from "../../models/index.ts";
+import { CheckpointError, ConfigError, note, readJson } from "../../base/index.ts";
+import { isCheckpointFolder, openCheckpoint } from "../../checkpoint/index.ts";
+import type { ModelCheckpoint } from "../../checkpoint/index.ts";
+import { loadCheckpointModel } from "../../models/index.ts";
 import type { Decoder } from "../../models/index.ts";
 import type { Context } from "../../tensor/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
+import { tokenizerFolder } from "./tokenizerFolder.ts";
 
 export interface OpenModel extends Disposable {
+  /** What was opened: a folder or a file. */
+  path: string;
+  /**
+   * Where the tokenizer's files, the chat templates and generation_config.json are: the model's own folder, or for formats that are
+   * one file a temporary one that lasts until this is disposed.
+   */
   folder: string;
   decoder: Decoder;
   tokenizer: Tokenizer;
 }
 
-/** The model folder behind a path. Throws CheckpointError. */
-export function findModelFolder(path: string): string {
+export interface OpenModelOptions {
+  /** dtype of the weights on the device; by default what the checkpoint has, 16-bit floats as bf16. */
+  precision?: "f32" | "bf16" | undefined;
+  /** A tokenizer's file or folder, for checkpoints that hold none. */
+  tokenizer?: string | undefined;
+}
+
+/** The model behind a path: the newest checkpoint of a run, a checkpoint's model, or the path itself. Throws CheckpointError. */
+export function findModel(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
-  const candidates = [...(newest === undefined ? [] : [join(newest, "model")]), join(path, "model"), path];
-  const found = candidates.find((candidate) => existsSync(join(candidate, "config.json")));
+  const folders = [...(newest === undefined ? [] : [join(newest, "model")]), join(path, "model")];
+  const found = folders.find((folder) => existsSync(join(folder, "config.json")));
   if (found !== undefined) return found;
+  const exists = existsSync(path);
+  const isModel = exists && (!statSync(path).isDirectory() || isCheckpointFolder(path));
+  if (isModel) return path;
   throw new CheckpointError(
     "model",
-    `expected a run, a checkpoint or a model folder at ${path}, got ${existsSync(path) ? "none of them" : "nothing there"}`,
-    {
-      hint: "train one with 'nautilus train' or 'nautilus demo'",
-    },
+    `expected a run, a checkpoint or a model at ${path}, got ${exists ? "none of them" : "nothing there"}`,
+    { hint: "train one with 'nautilus train' or 'nautilus demo'" },
   );
 }
 
-/** Opens model and tokenizer. Throws CheckpointError, ConfigError, TokenizerError, OutOfMemoryError. */
-export function openModel(context: Context, path: string, precision?: "f32" | "bf16"): OpenModel {
-  const folder = findModelFolder(path);
-  const tokenizer = loadTokenizer(folder);
-  const decoder = loadModelFolder(context, folder, precision ?? storedPrecision(folder));
-  return { folder, decoder, tokenizer, [Symbol.dispose]: () => decoder.dispose() };
+/**
+ * Opens model and tokenizer. Throws CheckpointError, ConfigError, TokenizerError, OutOfMemoryError; also when the tokenizer has more
+ * tokens than the model.
+ */
+export async function openModel(
+  context: Context,
+  path: string,
+  { precision, tokenizer: tokenizerPath }: OpenModelOptions = {},
+): Promise<OpenModel> {
+  using checkpoint = await openCheckpoint(findModel(path));
+  const files = tokenizerFolder(checkpoint, tokenizerPath);
+  try {
+    const tokenizer = loadTokenizer(files.tokenizerPath);
+    const decoder = loadCheckpointModel(context, checkpoint, precision ?? storedPrecision(checkpoint));
+    try {
+      expectVocabulary(decoder, tokenizer, path);
+    } catch (error) {
+      decoder.dispose();
+      throw error;
+    }
+    if (decoder.config.positionLimit !== undefined) {
+      note(`${path}: up to ${decoder.config.maxPositions} tokens, because ${decoder.config.positionLimit}`);
+    }
+    const dispose = (): void => {
+      decoder.dispose();
+      files[Symbol.dispose]();
+    };
+    return { path: checkpoint.path, folder: files.folder, decoder, tokenizer, [Symbol.dispose]: dispose };
+  } catch (error) {
+    files[Symbol.dispose]();
+    throw error;
+  }
 }
 
-function storedPrecision(folder: string): "f32" | "bf16" {
-  using source = openCheckpointFolder(folder);
-  for (const name of source.names()) return source.info(name).dtype === "f32" ? "f32" : "bf16";
+function storedPrecision({ weights }: ModelCheckpoint): "f32" | "bf16" {
+  for (const name of weights.names()) return weights.info(name).dtype === "f32" ? "f32" : "bf16";
   return "f32";
 }
 
-/** The model's ends of text: the tokenizer's, and those of generation_config.json. */
+/** A token without a row in the embedding would be read from beyond its end. */
+function expectVocabulary({ config }: Decoder, tokenizer: Tokenizer, path: string): void {
+  if (tokenizer.vocabSize <= config.vocabSize) return;
+  throw new ConfigError(
+    "model",
+    `expected a tokenizer of at most the ${config.vocabSize} tokens of ${path}, got one of ${tokenizer.vocabSize}`,
+    { hint: "the tokenizer is of another model" },
+  );
+}
+
+/** The model's ends of text: the tokenizer's, and those of generation_config.json and config.json. */
 export function endTokens(folder: string, tokenizer: Tokenizer): number[] {
-  const path = join(folder, "generation_config.json");
   const ends = new Set([tokenizer.eosId]);
-  if (existsSync(path)) {
-    const json: unknown = JSON.parse(readFileSync(path, "utf8"));
+  for (const name of ["generation_config.json", "config.json"]) {
+    const path = join(folder, name);
+    if (!existsSync(path)) continue;
+    const json = readJson("model", path);
     const eos: unknown =
       typeof json === "object" && json !== null && "eos_token_id" in json ? json.eos_token_id : undefined;
     for (const id of Array.isArray(eos) ? eos : [eos]) if (typeof id === "number") ends.add(id);

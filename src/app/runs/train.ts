@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
-import { checkDecoderConfig, Decoder, nemotronPreset } from "../../models/index.ts";
+import { checkDecoderConfig, Decoder, modelPreset } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
@@ -68,7 +68,7 @@ export function recipeModel(recipe: Recipe, vocabSize: number): DecoderConfig {
       `model.vocabSize: expected at least the tokenizer's ${vocabSize}, got ${wanted}`,
     );
   }
-  const base = nemotronPreset(preset);
+  const base = modelPreset(preset);
   const given = Object.fromEntries(Object.entries(overrides).filter(([, value]) => value !== undefined));
   const config = {
     ...base,
@@ -76,10 +76,13 @@ export function recipeModel(recipe: Recipe, vocabSize: number): DecoderConfig {
     vocabSize: wanted ?? rounded,
     maxPositions: Math.max(base.maxPositions, recipe.sequenceLength),
   };
-  return checkDecoderConfig({
-    ...config,
-    rotary: { rotaryDim: 2 * Math.floor(config.headDim / 4), base: base.rotary?.base ?? 10000 },
-  });
+  const rotary = base.rotary && { ...base.rotary, rotaryDim: rotaryWidth(base, config.headDim) };
+  return checkDecoderConfig({ ...config, rotary });
+}
+
+/** As large a share of another head as of the preset's, in whole pairs. */
+function rotaryWidth({ rotary, headDim: presetHeadDim }: DecoderConfig, headDim: number): number {
+  return 2 * Math.floor(((rotary?.rotaryDim ?? 0) * headDim) / presetHeadDim / 2);
 }
 
 async function dryRun(recipe: Recipe, device: Device, isJson: boolean): Promise<void> {

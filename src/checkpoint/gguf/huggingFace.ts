@@ -6,6 +6,7 @@
 import { CheckpointError, ConfigError, decodeValues, encodeValues, formatShape } from "../../base/index.ts";
 import { cutBox, joinBoxes } from "../box.ts";
 import type { RangeReader } from "../bytes.ts";
+import type { ModelCard } from "../modelCard.ts";
 import { throughTo } from "../megatron/canonical.ts";
 import { storedDtypeBytes, tensorTable } from "../source.ts";
 import type { StoredTensor, TensorSource } from "../source.ts";
@@ -146,6 +147,22 @@ function readConfig(
       : { hidden_act: "silu", rms_norm_eps: normEps }),
     ...tokenId(metadata, "bos"),
     ...tokenId(metadata, "eos"),
+  };
+}
+
+/** What the file says of its license and origin (llama.cpp, docs: "general.*" keys). */
+export function ggufCard(metadata: GgufFile["metadata"]): ModelCard {
+  const text = (key: string): string | undefined => {
+    const value = metadata.get(key);
+    return typeof value === "string" && value !== "" ? value : undefined;
+  };
+  const base = text("general.base_model.0.repo_url")?.replace("https://huggingface.co/", "");
+  return {
+    license: text("general.license"),
+    licenseName: text("general.license.name"),
+    licenseLink: text("general.license.link"),
+    baseModels: base === undefined ? [] : [base],
+    text: undefined,
   };
 }
 

@@ -25,6 +25,8 @@ export interface MegatronConfig {
   readonly rotaryBase: number;
   readonly maxPositions: number;
   readonly initStd: number;
+  /** V, where the file says it; rows after it are padding. */
+  readonly vocabSize?: number | undefined;
 }
 
 const gatedActivations = ["swiglu", "fast-swiglu"];

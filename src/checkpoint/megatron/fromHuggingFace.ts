@@ -12,6 +12,7 @@ const number = z.number().nullish();
 
 const schema = z.looseObject({
   model_type: z.enum(["nemotron", "llama", "mistral", "qwen2"]),
+  vocab_size: size.optional(),
   hidden_size: size,
   intermediate_size: size,
   num_hidden_layers: size,
@@ -70,6 +71,7 @@ export function megatronConfig(json: unknown): MegatronConfig {
     rotaryBase: rope?.rope_theta ?? config.rope_theta ?? 10000,
     maxPositions: config.max_position_embeddings,
     initStd: config.initializer_range,
+    vocabSize: config.vocab_size,
   };
 }
 

@@ -30,6 +30,8 @@ const tokenizerSchema = z.looseObject({
   model: z.string().nullish(),
   vocab_file: z.string().nullish(),
   merge_file: z.string().nullish(),
+  // Of files that Nautilus writes: a tokenizer that is not one SentencePiece model.
+  nautilus_files: z.array(z.string()).nullish(),
 });
 
 const nemo1Schema = z.looseObject({
@@ -52,6 +54,7 @@ const nemo1Schema = z.looseObject({
   max_position_embeddings: size.nullish(),
   encoder_seq_length: size.nullish(),
   init_method_std: z.number().default(0.02),
+  override_vocab_size: size.nullish(),
   transformer_block_type: z.string().default("pre_ln"),
   normalize_attention_scores: z.boolean().default(true),
   num_moe_experts: number,
@@ -141,12 +144,16 @@ export function readNemo1Config(text: string): NemoDescription {
         config.encoder_seq_length ??
         missing(component, "max_position_embeddings"),
       initStd: config.init_method_std,
+      vocabSize: config.override_vocab_size ?? undefined,
     },
     tokenizer: {
       library: tokenizer.library ?? undefined,
-      files: [tokenizer.model, tokenizer.vocab_file, tokenizer.merge_file].flatMap((file) =>
-        file == null || file === "" ? [] : [file.replace(/^nemo:/, "")],
-      ),
+      files: [
+        tokenizer.model,
+        tokenizer.vocab_file,
+        tokenizer.merge_file,
+        ...(tokenizer.nautilus_files ?? []),
+      ].flatMap((file) => (file == null || file === "" ? [] : [file.replace(/^nemo:/, "")])),
     },
   };
 }
@@ -336,10 +343,14 @@ export function readMegatronArguments(args: Readonly<Record<string, unknown>>): 
   };
 }
 
-/** Writes `model_config.yaml` of NeMo 1 with the keys its readers need; `tokenizerFile` is the archive's member. */
+/** Writes `model_config.yaml` of NeMo 1 with the keys its readers need; `tokenizerFile` and `otherFiles` are the archive's members. */
 export function nemo1ConfigText(
   config: MegatronConfig,
-  { precision, tokenizerFile }: { precision: string; tokenizerFile: string | undefined },
+  {
+    precision,
+    tokenizerFile,
+    otherFiles = [],
+  }: { precision: string; tokenizerFile: string | undefined; otherFiles?: readonly string[] },
 ): string {
   const fields = {
     mcore_gpt: true,
@@ -367,6 +378,8 @@ export function nemo1ConfigText(
     layernorm_epsilon: config.normEps,
     do_layer_norm_weight_decay: false,
     make_vocab_size_divisible_by: 128,
+    // NeMo pads the vocabulary to a multiple unless this says how many rows there are.
+    ...(config.vocabSize === undefined ? {} : { override_vocab_size: config.vocabSize }),
     pre_process: true,
     post_process: true,
     bias: config.hasLinearBias,
@@ -386,6 +399,7 @@ export function nemo1ConfigText(
       vocab_file: null,
       merge_file: null,
       sentencepiece_legacy: false,
+      ...(otherFiles.length === 0 ? {} : { nautilus_files: otherFiles.map((file) => `nemo:${file}`) }),
     },
     precision,
     target: "nemo.collections.nlp.models.language_modeling.megatron_gpt_model.MegatronGPTModel",

@@ -20,39 +20,51 @@ export interface NemoContents {
   /** Tensors under Hugging Face's names; left open. */
   readonly weights: TensorSource;
   /** The SentencePiece model. */
-  readonly tokenizer?: Uint8Array;
+  readonly tokenizer?: Uint8Array | undefined;
+  /** Further files of the tokenizer by name, which NeMo passes over and Nautilus reads back. */
+  readonly otherFiles?: ReadonlyMap<string, Uint8Array>;
 }
 
 const weightsFolder = "model_weights";
 const precisions: Readonly<Record<string, string>> = { bf16: "bf16", f16: "16", f32: "32" };
 
 /** Writes the archive atomically. Throws CheckpointError, ConfigError, FileError; nothing is left behind then. */
-export function writeNemo(path: string, { config, weights, tokenizer }: NemoContents): void {
+export function writeNemo(
+  path: string,
+  { config, weights, tokenizer, otherFiles = new Map() }: NemoContents,
+): void {
   const megatron = megatronView(weights, config);
   const { dtype } = weights.info("model.embed_tokens.weight");
-  // NeMo prefixes artefacts with 32 hexadecimal digits to keep them apart; a sum of the content is stable.
-  const tokenizerFile =
-    tokenizer === undefined
-      ? undefined
-      : `${createHash("sha256").update(tokenizer).digest("hex").slice(0, 32)}_tokenizer.model`;
+  const tokenizerFile = tokenizer && artefactName("tokenizer.model", tokenizer);
+  const others = [...otherFiles].map(([name, content]) => [artefactName(name, content), content] as const);
   const backends = {
     sharded_backend: "zarr",
     sharded_backend_version: 1,
     common_backend: "torch",
     common_backend_version: 1,
   };
-  const yaml = nemo1ConfigText(config, { precision: precisions[dtype] ?? "32", tokenizerFile });
+  const yaml = nemo1ConfigText(config, {
+    precision: precisions[dtype] ?? "32",
+    tokenizerFile,
+    otherFiles: others.map(([name]) => name),
+  });
   writeFileAtomically("nemo", path, (descriptor) =>
     writeTar(descriptor, [
       tarMember("./model_config.yaml", yaml),
       ...(tokenizer === undefined || tokenizerFile === undefined
         ? []
         : [tarMember(`./${tokenizerFile}`, tokenizer)]),
+      ...others.map(([name, content]) => tarMember(`./${name}`, content)),
       tarMember(`./${weightsFolder}/metadata.json`, JSON.stringify(backends)),
       tarMember(`./${weightsFolder}/common.pt`, emptyTorchFile()),
       ...[...megatron.names()].flatMap((name) => arrayMembers(megatron, name)),
     ]),
   );
+}
+
+/** NeMo prefixes artefacts with 32 hexadecimal digits to keep them apart; a sum of the content is stable. */
+function artefactName(name: string, content: Uint8Array): string {
+  return `${createHash("sha256").update(content).digest("hex").slice(0, 32)}_${name}`;
 }
 
 /** The files of one array: its description, and a chunk per layer of a stacked tensor, else one. */

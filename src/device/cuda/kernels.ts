@@ -6,6 +6,7 @@ import type { Dtype } from "../../base/index.ts";
 import type { OpName } from "../ops.ts";
 import type { CudaKernels } from "./launcher.ts";
 import { activationKernels } from "./launch/activation.ts";
+import { adapterKernels } from "./launch/adapter.ts";
 import { attentionKernels } from "./launch/attention.ts";
 import { elementwiseKernels } from "./launch/elementwise.ts";
 import { embeddingKernels } from "./launch/embedding.ts";
@@ -28,6 +29,7 @@ export const cudaKernels: CudaKernels = {
   ...pagedAttentionKernels,
   ...activationKernels,
   ...lossKernels,
+  ...adapterKernels,
   ...samplingKernels,
   ...optimizerKernels,
 };

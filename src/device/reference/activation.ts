@@ -59,6 +59,8 @@ const functions: Readonly<Record<Activation, PointwiseFunction>> = {
     derivative: (x) => normalDistribution(x) + x * normalDensity(x),
   },
   relu: { value: (x) => Math.max(0, x), derivative: (x) => (x > 0 ? 1 : 0) },
+  sigmoid: { value: sigmoid, derivative: (x) => sigmoid(x) * sigmoid(-x) },
+  tanh: { value: Math.tanh, derivative: (x) => 1 - Math.tanh(x) ** 2 },
 };
 
 function functionOf(kind: number): PointwiseFunction {

@@ -19,6 +19,7 @@ import type {
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
 import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
+import { adapterKernels } from "./adapter.ts";
 import { attentionKernels } from "./attention.ts";
 import { cacheKernels } from "./cache.ts";
 import { elementwiseKernels } from "./elementwise.ts";
@@ -43,6 +44,7 @@ const kernels: ReferenceKernels = {
   ...cacheKernels,
   ...activationKernels,
   ...lossKernels,
+  ...adapterKernels,
   ...samplingKernels,
   ...optimizerKernels,
 };

@@ -14,9 +14,10 @@ export function logSumExp(scores: Float64Array): number {
 
 export const lossKernels = {
   crossEntropy: (args) => {
-    const { logits, targets, losses, numRows, vocabSize, ignoreIndex, gradientScale } = args;
+    const { logits, targets, rowScales, losses, numRows, vocabSize, ignoreIndex } = args;
     const isWriting = args.writeGradient === 1;
     const wanted = read(targets, numRows);
+    const scales = rowScales && read(rowScales, numRows);
     const out = new Float64Array(numRows);
     // Row by row: a large vocabulary in float64 is much memory.
     for (let row = 0; row < numRows; row++) {
@@ -30,6 +31,7 @@ export const lossKernels = {
       const total = logSumExp(scores);
       out[row] = total - scores[target];
       if (!isWriting) continue;
+      const gradientScale = args.gradientScale * (scales?.[row] ?? 1);
       for (let i = 0; i < vocabSize; i++) scores[i] = Math.exp(scores[i] - total) * gradientScale;
       scores[target] -= gradientScale;
       write(logits, scores, row * vocabSize);

@@ -4,9 +4,10 @@
  */
 import { ConfigError } from "../../base/index.ts";
 import type { Activation } from "../../tensor/index.ts";
+import type { RotaryConfig } from "./rotary.ts";
 
 export interface DecoderConfig {
-  /** The family that reads and writes this model's files: "nemotron". */
+  /** The family that reads and writes this model's files: "nemotron", "llama", "mistral", "qwen2", "gpt2". */
   family: string;
   /** V */
   vocabSize: number;
@@ -22,15 +23,19 @@ export interface DecoderConfig {
   numKvHeads: number;
   /** D; not always width / numHeads. */
   headDim: number;
-  /** Longest sequence that positions exist for. */
+  /** Longest sequence that the model is right for. */
   maxPositions: number;
+  /** Why that is shorter than its files say, for people; undefined where it is not. */
+  positionLimit?: string | undefined;
   norm: { kind: "layer-norm" | "rms-norm"; eps: number; gainOffset: 0 | 1; hasBias: boolean };
   activation: Activation;
   /** Gate and up projection in one matrix (2F, C), SwiGLU fashion. */
   isGated: boolean;
   biases: { qkv: boolean; output: boolean; mlp: boolean };
-  /** Rotary positions: how many components of a head turn, and the base of the angles. */
-  rotary: { rotaryDim: number; base: number } | undefined;
+  /** Rotary positions; undefined for a model without. */
+  rotary: RotaryConfig | undefined;
+  /** A learned vector (C) for each position, added to the embedding. */
+  hasLearnedPositions: boolean;
   /** The output head is the embedding. */
   tiesEmbeddings: boolean;
   /** Deviation of the initial weights; output projections get initStd / sqrt(2 L). */

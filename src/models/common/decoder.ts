@@ -19,6 +19,7 @@ import {
   recomputed,
   rotaryTable,
   selfAttention,
+  tokenLosses,
 } from "../../tensor/index.ts";
 import type {
   Context,
@@ -29,6 +30,7 @@ import type {
   Parameter,
   RotaryTable,
   Tensor,
+  TokenLossOptions,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
 import { Projection, projectionSites } from "./projection.ts";
@@ -40,6 +42,7 @@ import type {
   Sublayer,
   SublayerAdapter,
 } from "./projection.ts";
+import { rotaryAmplitude, rotaryFrequencies } from "./rotary.ts";
 import {
   embeddingName,
   finalNormBiasName,
@@ -47,6 +50,7 @@ import {
   headName,
   layerNames,
   parameterSpecs,
+  positionsName,
 } from "./specs.ts";
 
 /** Whole sequences: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
@@ -73,6 +77,8 @@ export interface ForwardOptions {
 }
 
 export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions;
+
+export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions;
 
 interface LayerWeights {
   attentionNorm: NormWeights;
@@ -109,9 +115,10 @@ export class Decoder implements Disposable {
     this.rotary =
       config.rotary &&
       rotaryTable(context, {
-        ...config.rotary,
+        rotaryDim: config.rotary.rotaryDim,
         maxPositions: config.maxPositions,
         frequencies: rotaryFrequencies(config.rotary),
+        amplitude: rotaryAmplitude(config.rotary),
       });
     this.#layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
     this.#finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
@@ -185,10 +192,10 @@ export class Decoder implements Disposable {
     const reachesEmbedding = options.reachesEmbedding === true || makesBlocksAgain;
     const attend = (qkv: Tensor): Tensor =>
       selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
-    const embed = (): Tensor => {
-      const x = this.#embed(context, batch.tokens);
-      if (reachesEmbedding && x.variable === undefined) gradientSink(context, x);
-      return x;
+    const embed = (): Stream => {
+      const stream = this.#embed(context, batch.tokens, batch.positions);
+      if (reachesEmbedding && stream.x.variable === undefined) gradientSink(context, stream.x);
+      return stream;
     };
     return this.#run(context, embed, (weights, stream) => {
       if (context.tape?.recompute !== "block") return this.#layer(context, { weights, stream, attend });
@@ -212,7 +219,7 @@ export class Decoder implements Disposable {
     tokens: Tensor,
     { batch, caches, ...rows }: { batch: PagedBatch; caches: readonly PagedLayerCache[] } & RowChoices,
   ): Tensor {
-    const embed = (): Tensor => this.#embed(context, tokens);
+    const embed = (): Stream => this.#embed(context, tokens, batch.positions);
     return this.#run(context, embed, (weights, stream, layer) => {
       const attend = (qkv: Tensor): Tensor =>
         pagedSelfAttention(context, qkv, {
@@ -242,23 +249,35 @@ export class Decoder implements Disposable {
     });
   }
 
-  #embed(context: Context, tokens: Tensor): Tensor {
+  /** As `loss`, with the gradient of each row's loss given to `tape.backward` as a seed. */
+  tokenLosses(context: Context, batch: SequenceBatch, options: DecoderTokenLossOptions): Tensor {
+    const { reachesEmbedding = false, ...lossOptions } = options;
+    return context.scope(() => {
+      const hidden = this.forward(context, batch, { reachesEmbedding });
+      return tokenLosses(context, hidden, { ...lossOptions, weight: this.head });
+    });
+  }
+
+  /** Learned positions are the first thing added to the stream: the first norm does it on its way. */
+  #embed(context: Context, tokens: Tensor, positions: Tensor): Stream {
     const weight = this.parameters.get(embeddingName);
-    return this.#embeddingAdapter === undefined
-      ? embedding(context, tokens, weight)
-      : this.#embeddingAdapter.apply(context, tokens, weight);
+    const learned = this.parameters.find(positionsName);
+    return {
+      x:
+        this.#embeddingAdapter === undefined
+          ? embedding(context, tokens, weight)
+          : this.#embeddingAdapter.apply(context, tokens, weight),
+      delta: learned && embedding(context, positions, learned),
+    };
   }
 
   #run(
     context: Context,
-    embed: () => Tensor,
+    embed: () => Stream,
     runLayer: (weights: LayerWeights, stream: Stream, layer: number) => Stream,
   ): Tensor {
     return context.scope(() => {
-      let stream: Stream = {
-        x: embed(),
-        delta: undefined,
-      };
+      let stream = embed();
       for (const [layer, weights] of this.#layers.entries()) {
         const next = context.scope(() => runLayer(weights, stream, layer));
         // The tape holds what it needs of the spent stream; waiting for the end of the scope would hold all of it.
@@ -306,9 +325,4 @@ export class Decoder implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** Angle per position of each rotated pair: base^(-2i / rotaryDim). */
-function rotaryFrequencies({ rotaryDim, base }: { rotaryDim: number; base: number }): Float64Array {
-  return Float64Array.from({ length: rotaryDim / 2 }, (_, pair) => base ** ((-2 * pair) / rotaryDim));
 }

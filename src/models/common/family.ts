@@ -10,6 +10,8 @@ export interface WeightSlice {
   /** First row, and rows, of the parameter that the tensor fills. */
   rowStart: number;
   numRows: number;
+  /** The tensor holds the transpose of the rows. */
+  isTransposed?: boolean;
 }
 
 export interface ModelFamily {
@@ -17,6 +19,13 @@ export interface ModelFamily {
   /** `architectures[0]` and `model_type` of config.json. */
   readonly architecture: string;
   readonly modelType: string;
+  /** What stands before the names of all tensors but the head's; checkpoints of a model without head leave it out. */
+  readonly basePrefix: string;
+  /** Tensors of older checkpoints that are no weights. */
+  readonly ignoredTensors: RegExp;
+  /** Named sizes, and other names of some of them. */
+  readonly presets: Readonly<Record<string, () => DecoderConfig>>;
+  readonly presetAliases: Readonly<Record<string, string>>;
   /** Reads a parsed config.json, keys of all ages. Throws ConfigError; an unsupported feature is refused by name. */
   readConfig(json: unknown): DecoderConfig;
   /** The config.json of a model. */

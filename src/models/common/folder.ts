@@ -1,25 +1,12 @@
-/**
- * Model folders as Hugging Face has them: config.json, safetensors, tokenizer files. Weights go between disk and device a
- * parameter at a time, so that neither side holds a second copy of the model.
- */
+/** Writes model folders as Hugging Face has them: config.json, safetensors, tokenizer files. */
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  CheckpointError,
-  decodeValues,
-  dtypeBytes,
-  invariant,
-  makeFolder,
-  readJson,
-  withFileErrors,
-  writeText,
-} from "../../base/index.ts";
-import { openCheckpointFolder, singleFileName, writeSafetensors } from "../../checkpoint/index.ts";
-import type { TensorSource } from "../../checkpoint/index.ts";
-import type { Context, Tensor } from "../../tensor/index.ts";
+import { dtypeBytes, invariant, makeFolder, withFileErrors, writeText } from "../../base/index.ts";
+import { singleFileName, writeSafetensors } from "../../checkpoint/index.ts";
+import type { Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
-import type { DecoderConfig } from "./config.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
+import { transposeBytes } from "./transpose.ts";
 
 const dtypeNames: Readonly<Record<string, string>> = { f32: "float32", bf16: "bfloat16", f16: "float16" };
 
@@ -49,9 +36,10 @@ export function writeModelFolder(
 function writeWeights(decoder: Decoder, slices: readonly WeightSlice[], path: string): void {
   const dtype = decoder.dtype;
   const byName = new Map(slices.map((slice) => [slice.name, slice]));
-  const headers = slices.map(({ name, parameter, numRows }) => {
+  const headers = slices.map(({ name, parameter, numRows, isTransposed }) => {
     const rowShape = decoder.parameters.get(parameter).shape.slice(1);
-    return { name, dtype, shape: [numRows, ...rowShape] };
+    const shape = [numRows, ...rowShape];
+    return { name, dtype, shape: isTransposed === true ? shape.toReversed() : shape };
   });
   writeSafetensors(path, headers, {
     metadata: { format: "pt" },
@@ -59,7 +47,7 @@ function writeWeights(decoder: Decoder, slices: readonly WeightSlice[], path: st
       const slice = byName.get(name);
       invariant(slice !== undefined, `weight ${name}`);
       using tensor = sliceOf(decoder, slice);
-      yield tensor.toBytes();
+      yield slice.isTransposed === true ? transposed(tensor) : tensor.toBytes();
     },
   });
 }
@@ -68,58 +56,7 @@ function sliceOf(decoder: Decoder, { parameter, rowStart, numRows }: WeightSlice
   return decoder.parameters.get(parameter).rows(rowStart, rowStart + numRows);
 }
 
-/** Reads config.json of a model folder. Throws FileError, ConfigError. */
-export function readModelConfig(family: ModelFamily, folder: string): DecoderConfig {
-  return family.readConfig(readJson("model", join(folder, "config.json")));
-}
-
-/** Fills the decoder's weights from a model folder, converting dtypes. Throws CheckpointError naming file and tensor. */
-export function readModelWeights(
-  context: Context,
-  { family, decoder, folder }: { family: ModelFamily; decoder: Decoder; folder: string },
-): void {
-  using source = openCheckpointFolder(folder);
-  for (const slice of family.weightSlices(decoder.config)) {
-    const tensor = sliceOf(decoder, slice);
-    try {
-      fill(context, tensor, { source, name: slice.name });
-    } finally {
-      tensor.dispose();
-    }
-  }
-}
-
-function fill(
-  context: Context,
-  tensor: Tensor,
-  { source, name }: { source: TensorSource; name: string },
-): void {
-  const info = source.info(name);
-  if (info.shape.join() !== tensor.shape.join()) {
-    throw new CheckpointError(
-      "model",
-      `expected ${name} of shape (${tensor.shape.join(", ")}), got (${info.shape.join(", ")})`,
-      {
-        hint: "the weights are of another model than config.json says",
-      },
-    );
-  }
-  const bytes = source.read(name);
-  if (info.dtype === tensor.dtype) {
-    tensor.setBytes(bytes);
-    return;
-  }
-  if (info.dtype !== "f32" && info.dtype !== "bf16" && info.dtype !== "f16") {
-    throw new CheckpointError("model", `expected ${name} in f32, bf16 or f16, got ${info.dtype}`);
-  }
-  const { dtype } = info;
-  context.scope(() => {
-    const stored = context.empty(tensor.shape, dtype);
-    if (context.device.supports("convert", { x: dtype, y: tensor.dtype })) {
-      stored.setBytes(bytes);
-      context.device.run("convert", { x: stored, y: tensor, numElements: tensor.numElements });
-    } else {
-      tensor.set(decodeValues(dtype, bytes.subarray(0, tensor.numElements * dtypeBytes(dtype))));
-    }
-  });
+function transposed(tensor: Tensor): Uint8Array {
+  const [numRows, numColumns] = tensor.shape;
+  return transposeBytes(tensor.toBytes(), { numRows, numColumns, itemBytes: dtypeBytes(tensor.dtype) });
 }

@@ -24,11 +24,12 @@ export function layerNames(layer: number) {
 }
 
 export const embeddingName = "embedding.weight";
+export const positionsName = "positions.weight";
 export const finalNormGainName = "norm.gain";
 export const finalNormBiasName = "norm.bias";
 export const headName = "head.weight";
 
-/** Every parameter in order: embedding, layers, final norm, head. */
+/** Every parameter in order: embedding, learned positions, layers, final norm, head. */
 export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
   const { width, ffnWidth, vocabSize, numLayers, norm, biases, initStd } = config;
   const normal: Initializer = { kind: "normal", std: initStd };
@@ -70,6 +71,7 @@ export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
   });
   return [
     matrix(embeddingName, vocabSize, width),
+    ...optional(config.hasLearnedPositions, matrix(positionsName, config.maxPositions, width)),
     ...layers.flat(),
     vector(finalNormGainName, width, one),
     ...optional(norm.hasBias, vector(finalNormBiasName, width, zero)),
@@ -82,10 +84,11 @@ export function countParameters(config: DecoderConfig): number {
   return parameterSpecs(config).reduce((total, { shape }) => total + numElements(shape), 0);
 }
 
-/** Parameters that take part in a matrix product for every token: all but norms, biases and an untied embedding. */
+/** Parameters that take part in a matrix product for every token: all but norms, biases, learned positions and an untied embedding. */
 export function countMatmulParameters(config: DecoderConfig): number {
   const matrices = parameterSpecs(config).filter(
-    ({ shape, name }) => shape.length === 2 && (name !== embeddingName || config.tiesEmbeddings),
+    ({ shape, name }) =>
+      shape.length === 2 && name !== positionsName && (name !== embeddingName || config.tiesEmbeddings),
   );
   return matrices.reduce((total, { shape }) => total + numElements(shape), 0);
 }

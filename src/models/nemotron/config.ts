@@ -5,11 +5,18 @@
  * src/transformers/models/nemotron/configuration_nemotron.py; defaults when a key is missing are those of the 15B model).
  */
 import { z } from "zod";
-import { ConfigError, parseConfig } from "../../base/index.ts";
+import { parseConfig } from "../../base/index.ts";
 import { checkDecoderConfig } from "../common/config.ts";
 import type { DecoderConfig } from "../common/config.ts";
-
-const tokenId = z.union([z.int(), z.array(z.int()).nonempty()]).nullish();
+import {
+  firstId,
+  headWidth,
+  readRotary,
+  refuseOthers,
+  rotaryKeys,
+  tokenIdKey,
+  writeRotary,
+} from "../common/configKeys.ts";
 
 const schema = z.looseObject({
   model_type: z.literal("nemotron").default("nemotron"),
@@ -26,57 +33,36 @@ const schema = z.looseObject({
   initializer_range: z.number().default(0.0134),
   norm_eps: z.number().default(1e-5),
   normalization: z.string().nullish(),
-  rope_theta: z.number().nullish(),
-  rope_percent: z.number().nullish(),
-  rope_percentage: z.number().nullish(),
-  partial_rotary_factor: z.number().nullish(),
-  rope_scaling: z.unknown().optional(),
-  rope_parameters: z
-    .looseObject({
-      rope_theta: z.number().nullish(),
-      partial_rotary_factor: z.number().nullish(),
-      rope_type: z.string().nullish(),
-    })
-    .nullish(),
+  ...rotaryKeys,
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
   tie_word_embeddings: z.boolean().default(false),
-  bos_token_id: tokenId,
-  eos_token_id: tokenId,
-  pad_token_id: tokenId,
+  bos_token_id: tokenIdKey,
+  eos_token_id: tokenIdKey,
+  pad_token_id: tokenIdKey,
 });
 
 /** Reads config.json. Throws ConfigError. */
 export function readNemotronConfig(json: unknown): DecoderConfig {
   const config = parseConfig("config.json", schema, json);
-  refuse("hidden_act", config.hidden_act, ["relu2"]);
-  if (config.normalization != null) refuse("normalization", config.normalization, ["layernorm1p"]);
-  refuse("rope_type", config.rope_parameters?.rope_type ?? "default", ["default"]);
-  if (config.rope_scaling != null) refuse("rope_scaling", JSON.stringify(config.rope_scaling), ["null"]);
-
-  const headDim = config.head_dim ?? config.kv_channels ?? config.hidden_size / config.num_attention_heads;
-  const rotaryFraction =
-    config.rope_parameters?.partial_rotary_factor ??
-    config.partial_rotary_factor ??
-    config.rope_percent ??
-    config.rope_percentage ??
-    0.5;
+  const model = "Nemotron";
+  refuseOthers("hidden_act", config.hidden_act, { supported: ["relu2"], model });
+  refuseOthers("normalization", config.normalization ?? "layernorm1p", { supported: ["layernorm1p"], model });
+  const { max_position_embeddings: maxPositions, num_attention_heads: numHeads } = config;
+  const headDim = headWidth(config.head_dim ?? config.kv_channels, config.hidden_size, numHeads);
   return checkDecoderConfig({
     ...nemotronTraits,
     vocabSize: config.vocab_size,
     width: config.hidden_size,
     ffnWidth: config.intermediate_size,
     numLayers: config.num_hidden_layers,
-    numHeads: config.num_attention_heads,
-    numKvHeads: config.num_key_value_heads ?? config.num_attention_heads,
+    numHeads,
+    numKvHeads: config.num_key_value_heads ?? numHeads,
     headDim,
-    maxPositions: config.max_position_embeddings,
+    maxPositions,
     norm: { ...nemotronTraits.norm, eps: config.norm_eps },
     biases: { qkv: config.attention_bias, output: config.attention_bias, mlp: config.mlp_bias },
-    rotary: {
-      rotaryDim: Math.floor(headDim * rotaryFraction),
-      base: config.rope_parameters?.rope_theta ?? config.rope_theta ?? 10000,
-    },
+    rotary: readRotary(config, { headDim, maxPositions, defaultFraction: 0.5, model }),
     tiesEmbeddings: config.tie_word_embeddings,
     initStd: config.initializer_range,
     bosId: firstId(config.bos_token_id, 2),
@@ -85,27 +71,9 @@ export function readNemotronConfig(json: unknown): DecoderConfig {
   });
 }
 
-function refuse(key: string, value: string, supported: readonly string[]): void {
-  if (!supported.includes(value)) {
-    throw new ConfigError(
-      "config.json",
-      `${key}: expected ${supported.join(" or ")} for a Nemotron model, got ${value}`,
-    );
-  }
-}
-
-function firstId(
-  value: number | readonly number[] | null | undefined,
-  missing: number | undefined,
-): number | undefined {
-  if (value === null || value === undefined) return missing;
-  return typeof value === "number" ? value : value[0];
-}
-
-/** Writes config.json with the older and the newest spelling of the rotary keys, so that all transformers versions read it. */
+/** Writes config.json, which all versions of transformers read. */
 export function writeNemotronConfig(config: DecoderConfig, dtype: string): Record<string, unknown> {
   const rotary = config.rotary ?? { rotaryDim: 0, base: 10000 };
-  const partialRotaryFactor = rotary.rotaryDim / config.headDim;
   return {
     architectures: ["NemotronForCausalLM"],
     model_type: "nemotron",
@@ -120,13 +88,7 @@ export function writeNemotronConfig(config: DecoderConfig, dtype: string): Recor
     max_position_embeddings: config.maxPositions,
     initializer_range: config.initStd,
     norm_eps: config.norm.eps,
-    rope_theta: rotary.base,
-    partial_rotary_factor: partialRotaryFactor,
-    rope_parameters: {
-      rope_theta: rotary.base,
-      partial_rotary_factor: partialRotaryFactor,
-      rope_type: "default",
-    },
+    ...writeRotary(rotary, { fraction: rotary.rotaryDim / config.headDim }),
     attention_bias: config.biases.qkv,
     mlp_bias: config.biases.mlp,
     tie_word_embeddings: config.tiesEmbeddings,
@@ -146,6 +108,7 @@ export const nemotronTraits = {
   activation: "squared-relu",
   isGated: false,
   biases: { qkv: false, output: false, mlp: false },
+  hasLearnedPositions: false,
   tiesEmbeddings: false,
   bosId: 2,
   eosId: 3,

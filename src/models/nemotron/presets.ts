@@ -115,7 +115,7 @@ const shapes: Readonly<Record<string, Shape>> = {
 };
 
 /** Other names of the same shapes. */
-const aliases: Readonly<Record<string, string>> = {
+export const nemotronAliases: Readonly<Record<string, string>> = {
   "nemotron-3-8b-base-4k": "nemotron-3-8b",
   "nemotron-3-4b": "minitron-4b",
   "nemotron-mini-4b": "minitron-4b",
@@ -126,9 +126,9 @@ export const nemotronPresetNames = Object.keys(shapes);
 /** The configuration of a named size. Throws ConfigError with the nearest name. */
 export function nemotronPreset(name: string): DecoderConfig {
   const key = name.toLowerCase();
-  const shape = shapes[aliases[key] ?? key];
+  const shape = shapes[nemotronAliases[key] ?? key];
   if (shape === undefined) {
-    const near = nearest(key, [...nemotronPresetNames, ...Object.keys(aliases)]);
+    const near = nearest(key, [...nemotronPresetNames, ...Object.keys(nemotronAliases)]);
     throw new ConfigError("model", `expected a model name, got '${name}'`, {
       hint: near === undefined ? `known: ${nemotronPresetNames.join(", ")}` : `did you mean '${near}'?`,
     });

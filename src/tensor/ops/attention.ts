@@ -28,14 +28,18 @@ export function qkvWidth({ numHeads, numKvHeads, headDim }: HeadLayout): number 
   return (numHeads + 2 * numKvHeads) * headDim;
 }
 
-/** The table of angles position / base^(2i / rotaryDim) for positions 0 .. maxPositions, owned by the innermost scope. */
+/**
+ * The table of angles position * frequencies[i] for positions 0 .. maxPositions, owned by the innermost scope. `amplitude` scales what
+ * is turned, queries and keys alike: YaRN's temperature (Peng et al., 2023).
+ */
 export function rotaryTable(
   context: Context,
   {
     maxPositions,
     rotaryDim,
     frequencies,
-  }: { maxPositions: number; rotaryDim: number; frequencies: ArrayLike<number> },
+    amplitude = 1,
+  }: { maxPositions: number; rotaryDim: number; frequencies: ArrayLike<number>; amplitude?: number },
 ): RotaryTable {
   const numPairs = rotaryDim / 2;
   invariant(frequencies.length === numPairs, "one frequency per rotated pair");
@@ -43,8 +47,8 @@ export function rotaryTable(
   for (let position = 0; position < maxPositions; position++) {
     for (let pair = 0; pair < numPairs; pair++) {
       const angle = position * frequencies[pair];
-      values[position * rotaryDim + pair] = Math.cos(angle);
-      values[position * rotaryDim + numPairs + pair] = Math.sin(angle);
+      values[position * rotaryDim + pair] = amplitude * Math.cos(angle);
+      values[position * rotaryDim + numPairs + pair] = amplitude * Math.sin(angle);
     }
   }
   return { cosSin: context.tensor(values, [maxPositions, rotaryDim], "f32"), rotaryDim };

@@ -10,17 +10,20 @@ import { needsGradient, record } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmulInto } from "./linear.ts";
 
-export interface LanguageModelLossOptions {
+export interface TokenLossOptions {
   /** Head weight, (V, C). */
   weight: Tensor;
   /** i32 (N) */
   targets: Tensor;
   /** Rows with this target count for nothing. */
   ignoreIndex?: number;
-  /** Factor of every row's gradient: one over the number of counted tokens of the whole step. */
-  gradientScale?: number;
   /** Memory for the logits of one chunk. */
   chunkBytes?: number;
+}
+
+export interface LanguageModelLossOptions extends TokenLossOptions {
+  /** Factor of every row's gradient: one over the number of counted tokens of the whole step. */
+  gradientScale?: number;
 }
 
 const defaultChunkBytes = 64 * 2 ** 20;
@@ -34,60 +37,16 @@ export function languageModelLoss(
   hidden: Tensor,
   options: LanguageModelLossOptions,
 ): Tensor {
-  const { weight, targets, ignoreIndex = -1, gradientScale = 1, chunkBytes = defaultChunkBytes } = options;
-  const [vocabSize, width] = weight.shape;
-  const { numRows } = hidden;
-  if (hidden.width !== width || targets.numElements !== numRows) {
-    throw new ShapeError(
-      "languageModelLoss",
-      `expected hidden (N, ${width}) and N targets, got (${numRows}, ${hidden.width}) and ${targets.numElements}`,
-    );
-  }
+  const { weight, gradientScale = 1 } = options;
+  checkShapes("languageModelLoss", hidden, options);
   const isTraining = context.tape !== undefined && (needsGradient(hidden) || needsGradient(weight));
-  const losses = context.empty([numRows], "f32");
-  const dhidden =
-    isTraining && needsGradient(hidden) ? context.empty([numRows, width], hidden.dtype) : undefined;
-  const chunkRows = Math.max(
-    1,
-    Math.min(numRows, Math.floor(chunkBytes / (vocabSize * dtypeBytes(hidden.dtype)))),
-  );
-  const numChunks = Math.ceil(numRows / chunkRows);
-  const rowsPerChunk = Math.ceil(numRows / Math.max(1, numChunks));
-
-  context.scope(() => {
-    const buffer = context.empty([rowsPerChunk, vocabSize], hidden.dtype);
-    for (let begin = 0; begin < numRows; begin += rowsPerChunk) {
-      const m = Math.min(rowsPerChunk, numRows - begin);
-      const rows = hidden.at(begin * width);
-      matmulInto(context, { a: rows, b: weight, c: buffer }, { m, n: vocabSize, k: width, transposeB: true });
-      context.device.run("crossEntropy", {
-        logits: buffer,
-        targets: targets.at(begin),
-        losses: losses.at(begin),
-        numRows: m,
-        vocabSize,
-        ignoreIndex,
-        writeGradient: Number(isTraining),
-        gradientScale,
-      });
-      if (dhidden !== undefined) {
-        matmulInto(
-          context,
-          { a: buffer, b: weight, c: dhidden.at(begin * width) },
-          { m, n: width, k: vocabSize },
-        );
-      }
-      if (isTraining && weight instanceof Parameter && weight.isTrainable) {
-        const { gradient, beta } = weight.gradientTarget();
-        matmulInto(
-          context,
-          { a: buffer, b: rows, c: gradient },
-          { m: vocabSize, n: width, k: m, transposeA: true, beta },
-        );
-      }
-    }
+  const losses = context.empty([hidden.numRows], "f32");
+  const dhidden = isTraining && needsGradient(hidden) ? context.empty(hidden.shape, hidden.dtype) : undefined;
+  runChunks(context, hidden, {
+    ...options,
+    losses,
+    gradient: isTraining ? { gradientScale, rowScales: undefined, dhidden } : undefined,
   });
-
   if (dhidden !== undefined) {
     record(context, [], {
       name: "languageModelLoss",
@@ -97,4 +56,88 @@ export function languageModelLoss(
     });
   }
   return losses;
+}
+
+/**
+ * As `languageModelLoss`, for objectives whose factor of each row's gradient follows from the losses themselves (preferences): the tape's
+ * backward pass is seeded with the gradient f32 (N) of the losses, and makes the logits a second time. Throws ShapeError.
+ */
+export function tokenLosses(context: Context, hidden: Tensor, options: TokenLossOptions): Tensor {
+  checkShapes("tokenLosses", hidden, options);
+  const { weight, targets } = options;
+  const losses = context.empty([hidden.numRows], "f32");
+  runChunks(context, hidden, { ...options, losses, gradient: undefined });
+  record(context, [losses], {
+    name: "tokenLosses",
+    inputs: [hidden, weight],
+    save: [hidden, targets, weight],
+    backward: ([rowScales], [savedHidden, savedTargets, savedWeight]) => {
+      if (rowScales === undefined) return [];
+      const again = savedHidden.get();
+      const dhidden = hidden.variable === undefined ? undefined : context.empty(hidden.shape, hidden.dtype);
+      runChunks(context, again, {
+        ...options,
+        weight: weight instanceof Parameter ? weight : savedWeight.get(),
+        targets: savedTargets.get(),
+        losses: context.empty([hidden.numRows], "f32"),
+        gradient: { gradientScale: 1, rowScales, dhidden },
+      });
+      return [dhidden];
+    },
+  });
+  return losses;
+}
+
+function checkShapes(component: string, hidden: Tensor, { weight, targets }: TokenLossOptions): void {
+  const { width } = weight;
+  const { numRows } = hidden;
+  if (hidden.width === width && targets.numElements === numRows) return;
+  throw new ShapeError(
+    component,
+    `expected hidden (N, ${width}) and N targets, got (${numRows}, ${hidden.width}) and ${targets.numElements}`,
+  );
+}
+
+interface ChunkOptions extends TokenLossOptions {
+  losses: Tensor;
+  /** Absent where only the losses are wanted. */
+  gradient: { gradientScale: number; rowScales: Tensor | undefined; dhidden: Tensor | undefined } | undefined;
+}
+
+function runChunks(context: Context, hidden: Tensor, options: ChunkOptions): void {
+  const { weight, targets, ignoreIndex = -1, chunkBytes = defaultChunkBytes, losses, gradient } = options;
+  const [vocabSize, width] = weight.shape;
+  const { numRows } = hidden;
+  const rowBytes = vocabSize * dtypeBytes(hidden.dtype);
+  const chunkRows = Math.max(1, Math.min(numRows, Math.floor(chunkBytes / rowBytes)));
+  const rowsPerChunk = Math.ceil(numRows / Math.max(1, Math.ceil(numRows / chunkRows)));
+  context.scope(() => {
+    const buffer = context.empty([rowsPerChunk, vocabSize], hidden.dtype);
+    for (let begin = 0; begin < numRows; begin += rowsPerChunk) {
+      const m = Math.min(rowsPerChunk, numRows - begin);
+      const rows = hidden.at(begin * width);
+      matmulInto(context, { a: rows, b: weight, c: buffer }, { m, n: vocabSize, k: width, transposeB: true });
+      context.device.run("crossEntropy", {
+        logits: buffer,
+        targets: targets.at(begin),
+        rowScales: gradient?.rowScales?.at(begin),
+        losses: losses.at(begin),
+        numRows: m,
+        vocabSize,
+        ignoreIndex,
+        writeGradient: Number(gradient !== undefined),
+        gradientScale: gradient?.gradientScale ?? 1,
+      });
+      if (gradient === undefined) continue;
+      if (gradient.dhidden !== undefined) {
+        const operands = { a: buffer, b: weight, c: gradient.dhidden.at(begin * width) };
+        matmulInto(context, operands, { m, n: width, k: vocabSize });
+      }
+      if (weight instanceof Parameter && weight.isTrainable) {
+        const { gradient: dweight, beta } = weight.gradientTarget();
+        const operands = { a: buffer, b: rows, c: dweight };
+        matmulInto(context, operands, { m: vocabSize, n: width, k: m, transposeA: true, beta });
+      }
+    }
+  });
 }

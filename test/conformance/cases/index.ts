@@ -2,6 +2,7 @@
 import type { OpName } from "../../../src/device/index.ts";
 import type { ConformanceCase } from "../case.ts";
 import { activationCases } from "./activation.ts";
+import { adapterCases } from "./adapter.ts";
 import { attentionCases } from "./attention.ts";
 import { cacheCases } from "./cache.ts";
 import { elementwiseCases, embeddingCases } from "./elementwise.ts";
@@ -21,6 +22,7 @@ export function allCases(): ConformanceCase[] {
     ...attentionCases(),
     ...activationCases(),
     ...lossCases(),
+    ...adapterCases(),
     ...samplingCases(),
     ...optimizerCases(),
   ];

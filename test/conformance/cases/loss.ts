@@ -15,7 +15,10 @@ export function lossCases(): ConformanceCase[] {
   return floats.flatMap((dtype) =>
     shapes.flatMap(({ numRows, vocabSize, std }) =>
       [0, 1].flatMap((writeGradient) =>
-        [-1, -100].map((ignoreIndex) =>
+        [
+          { ignoreIndex: -1, isScaled: false },
+          { ignoreIndex: -100, isScaled: true },
+        ].map(({ ignoreIndex, isScaled }) =>
           conformanceCase(
             "crossEntropy",
             `${dtype} (${numRows}, ${vocabSize}) std ${std}, ignore ${ignoreIndex}, gradient ${writeGradient}`,
@@ -28,6 +31,7 @@ export function lossCases(): ConformanceCase[] {
                   // Errors of a probability are relative to it times the size of the exponent.
                   ...(writeGradient === 1 ? { check: close({ length: std ** 2 }) } : {}),
                 }),
+                ...(isScaled ? { rowScales: operand("f32", numRows, { values: data.normal(numRows) }) } : {}),
                 targets: operand("i32", numRows, {
                   values: () => drawn().map((target, row) => (row % 3 === 1 ? ignoreIndex : target)),
                 }),

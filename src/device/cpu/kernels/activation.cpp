@@ -62,6 +62,32 @@ struct GeluErf {
   }
 };
 
+struct Sigmoid {
+  static NT_INLINE vec value(vec x) { return sigmoid(x); }
+  static NT_INLINE vec value(vec x, vec& derivative) {
+    vec other;
+    const vec s = sigmoid(x, other);
+    derivative = s * other;
+    return s;
+  }
+};
+
+/* tanh x = 2 sigmoid(2x) - 1, written as a difference of two tails so that nothing cancels far out; near zero, where they would, by its
+ * series. */
+struct Tanh {
+  static NT_INLINE vec value(vec x, vec& derivative) {
+    vec other;
+    const vec s = sigmoid(2.0f * x, other), square = x * x;
+    derivative = 4.0f * s * other;
+    const vec series = x * (1.0f + square * (-0.333333333f + square * (0.133333333f + square * -0.053968254f)));
+    return square < 0.0225f ? series : s - other;
+  }
+  static NT_INLINE vec value(vec x) {
+    vec derivative;
+    return value(x, derivative);
+  }
+};
+
 template <class Body>
 int32_t dispatch_kind(int64_t kind, const Body& body) {
   switch (kind) {
@@ -70,6 +96,8 @@ int32_t dispatch_kind(int64_t kind, const Body& body) {
     case 2: return body(type_tag<Silu>{});
     case 3: return body(type_tag<GeluErf>{});
     case 4: return body(type_tag<Relu>{});
+    case 5: return body(type_tag<Sigmoid>{});
+    case 6: return body(type_tag<Tanh>{});
     default: return bad_argument;
   }
 }

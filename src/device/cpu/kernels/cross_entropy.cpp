@@ -51,6 +51,8 @@ NT_OP(cross_entropy) {
   if (args.targets.dtype != i32 || args.losses.dtype != f32) return unsupported;
   const int32_t* targets = data<int32_t>(args.targets);
   float* losses = data<float>(args.losses);
+  if (args.row_scales.data != nullptr && args.row_scales.dtype != f32) return unsupported;
+  const float* row_scales = data<float>(args.row_scales);
   return dispatch_float(args.logits.dtype, [&](auto tag) -> int32_t {
     using T = typename decltype(tag)::type;
     for (int64_t row = 0; row < args.num_rows; row++)
@@ -65,8 +67,10 @@ NT_OP(cross_entropy) {
         }
         const float log_sum = log_sum_exp(logits, args.vocab_size);
         losses[row] = log_sum - load(logits + targets[row]);
-        if (args.write_gradient != 0)
-          write_gradient(logits, args.vocab_size, targets[row], log_sum, static_cast<float>(args.gradient_scale));
+        if (args.write_gradient != 0) {
+          const float scale = static_cast<float>(args.gradient_scale) * (row_scales == nullptr ? 1.0f : row_scales[row]);
+          write_gradient(logits, args.vocab_size, targets[row], log_sum, scale);
+        }
       }
     });
     return ok;

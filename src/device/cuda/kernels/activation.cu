@@ -7,7 +7,7 @@ constexpr int count = Pack<T>::count;
 // launch/activation.ts counts its blocks by this.
 constexpr int64_t packs_per_block = threads * packs_per_thread;
 
-enum Kind { squared_relu = 0, gelu_tanh = 1, silu = 2, gelu_erf = 3, relu = 4 };
+enum Kind { squared_relu = 0, gelu_tanh = 1, silu = 2, gelu_erf = 3, relu = 4, sigmoid_kind = 5, tanh_kind = 6 };
 
 constexpr float sqrt_two_over_pi = 0.7978845608028654f;
 constexpr float gelu_cubic = 0.044715f;
@@ -35,10 +35,21 @@ __device__ __forceinline__ float value_of(float x) {
   if constexpr (kind == gelu_tanh) return x * sigmoid(2.0f * sqrt_two_over_pi * (x + gelu_cubic * x * x * x));
   // 0.5 (1 + erf(x / sqrt 2)) = 0.5 erfc(-x / sqrt 2), likewise.
   if constexpr (kind == gelu_erf) return 0.5f * x * erfcf(-0.7071067811865476f * x);
+  if constexpr (kind == sigmoid_kind) return sigmoid(x);
+  if constexpr (kind == tanh_kind) return tanhf(x);
 }
 
 template <int kind>
 __device__ __forceinline__ float derivative_of(float x) {
+  if constexpr (kind == sigmoid_kind) {
+    const Sigmoids s = sigmoids(x);
+    return s.value * s.rest;
+  }
+  // 1 - tanh(x)^2, without its cancellation far out.
+  if constexpr (kind == tanh_kind) {
+    const Sigmoids s = sigmoids(2.0f * x);
+    return 4.0f * s.value * s.rest;
+  }
   if constexpr (kind == squared_relu) return x < 0.0f ? 0.0f : 2.0f * x;
   if constexpr (kind == relu) return x > 0.0f ? 1.0f : 0.0f;
   if constexpr (kind == silu) {
@@ -65,6 +76,8 @@ __device__ __forceinline__ void with_kind(int kind, Body body) {
     case gelu_tanh: return body(KindTag<gelu_tanh>{});
     case silu: return body(KindTag<silu>{});
     case gelu_erf: return body(KindTag<gelu_erf>{});
+    case sigmoid_kind: return body(KindTag<sigmoid_kind>{});
+    case tanh_kind: return body(KindTag<tanh_kind>{});
     default: return body(KindTag<relu>{});
   }
 }

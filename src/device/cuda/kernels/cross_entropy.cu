@@ -34,8 +34,8 @@ __device__ __forceinline__ Sum block_merge(Sum own, Sum (&scratch)[32]) {
 }
 
 extern "C" __global__ void __launch_bounds__(threads)
-    cross_entropy(T* logits, const int32_t* targets, float* losses, int64_t vocab_size, int ignore_index,
-                  int write_gradient, float gradient_scale) {
+    cross_entropy(T* logits, const int32_t* targets, const float* row_scales, float* losses, int64_t vocab_size,
+                  int ignore_index, int write_gradient, float gradient_scale) {
   __shared__ Sum scratch[32];
   T* row = logits + blockIdx.x * vocab_size;
   const int target = targets[blockIdx.x];
@@ -90,8 +90,9 @@ extern "C" __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0) losses[blockIdx.x] = log_sum - target_logit;
   if (!write_gradient) return;
 
+  const float scale = gradient_scale * (row_scales == nullptr ? 1.0f : row_scales[blockIdx.x]);
   const auto gradient_of = [&](float logit, int64_t token) {
-    return (exp_for<T>(logit - log_sum) - (token == target ? 1.0f : 0.0f)) * gradient_scale;
+    return (exp_for<T>(logit - log_sum) - (token == target ? 1.0f : 0.0f)) * scale;
   };
   if (has_single) row[single] = from_float<T>(gradient_of(to_float(row[single]), single));
   const int64_t num_steps = ceil_div<int64_t>(num_packs, threads * packs_per_step);

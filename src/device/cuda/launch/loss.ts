@@ -7,11 +7,13 @@ const threads = 1024;
 
 export const lossKernels = {
   crossEntropy: (context, args) => {
-    const { logits, targets, losses, numRows, vocabSize, ignoreIndex, writeGradient, gradientScale } = args;
+    const { logits, targets, rowScales, losses, numRows, vocabSize } = args;
+    const { ignoreIndex, writeGradient, gradientScale } = args;
     const kernels = crossEntropyKernels[floatDtype("crossEntropy", logits)];
     context.launch(kernels, { grid: numRows, block: threads }, [
       pointer(logits),
       pointer(targets),
+      pointer(rowScales),
       pointer(losses),
       i64(vocabSize),
       i32(ignoreIndex),

@@ -1,0 +1,76 @@
+/**
+ * Weights out of a checkpoint of any format into a decoder's arenas. Tensors are read a piece at a time, straight to their place, so
+ * that beside the model itself a few megabytes are held; other float formats are converted on the device, piece by piece.
+ */
+import { decodeValues, dtypeBytes, encodeValues } from "../../base/index.ts";
+import { storedDtypeBytes, tensorPieces } from "../../checkpoint/index.ts";
+import type { TensorSource } from "../../checkpoint/index.ts";
+import type { Context, Tensor } from "../../tensor/index.ts";
+import type { Decoder } from "./decoder.ts";
+import type { ModelFamily } from "./family.ts";
+import { isFloat, matchTensors } from "./match.ts";
+import { transposeBytes } from "./transpose.ts";
+
+/** Elements converted at a time: long enough for a GPU, short enough for the cache of a core. */
+const pieceElements = 1 << 20;
+
+/**
+ * Fills the decoder's weights. The whole checkpoint is checked before anything is read: tensors that are missing, that no family has, or of
+ * another shape are one error. Throws CheckpointError naming file and tensor.
+ */
+export function readWeights(
+  context: Context,
+  { family, decoder, source }: { family: ModelFamily; decoder: Decoder; source: TensorSource },
+): void {
+  for (const [stored, slice] of matchTensors(family, decoder.config, source)) {
+    const tensor = decoder.parameters
+      .get(slice.parameter)
+      .rows(slice.rowStart, slice.rowStart + slice.numRows);
+    try {
+      if (slice.isTransposed === true) fillTransposed(tensor, source, stored);
+      else fill(context, tensor, { source, name: stored });
+    } finally {
+      tensor.dispose();
+    }
+  }
+}
+
+function fill(
+  context: Context,
+  tensor: Tensor,
+  { source, name }: { source: TensorSource; name: string },
+): void {
+  const { dtype } = source.info(name);
+  if (!isFloat(dtype)) return;
+  const pieceBytes = pieceElements * storedDtypeBytes[dtype];
+  const isDirect = dtype === tensor.dtype;
+  const converts = !isDirect && context.device.supports("convert", { x: dtype, y: tensor.dtype });
+  context.scope(() => {
+    const length = Math.min(pieceElements, tensor.numElements);
+    const stored = converts ? context.empty([length], dtype) : undefined;
+    let element = 0;
+    for (const piece of tensorPieces(source, name, { pieceBytes })) {
+      const numElements = piece.byteLength / storedDtypeBytes[dtype];
+      const place = tensor.at(element);
+      if (isDirect) context.device.upload(place.buffer, place.byteOffset, piece);
+      else if (stored !== undefined) {
+        context.device.upload(stored.buffer, stored.byteOffset, piece);
+        context.device.run("convert", { x: stored, y: place, numElements });
+      } else {
+        const values = encodeValues(tensor.dtype, decodeValues(dtype, piece));
+        context.device.upload(place.buffer, place.byteOffset, values);
+      }
+      element += numElements;
+    }
+  });
+}
+
+/** A transposed tensor is read whole: its rows are columns of the file. */
+function fillTransposed(tensor: Tensor, source: TensorSource, name: string): void {
+  const { dtype, shape } = source.info(name);
+  if (!isFloat(dtype)) return;
+  const [numRows, numColumns] = shape;
+  const bytes = transposeBytes(source.read(name), { numRows, numColumns, itemBytes: dtypeBytes(dtype) });
+  if (dtype === tensor.dtype) tensor.setBytes(bytes);
+  else tensor.set(decodeValues(dtype, bytes));
+}
