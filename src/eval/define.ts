@@ -6,15 +6,7 @@ import { ConfigError, DataError, invariant } from "../base/index.ts";
 import type { DataStore } from "./data/store.ts";
 import { PythonRandom } from "./python/random.ts";
 import { metricsOf, requestsOf, scoreSample } from "./rules/index.ts";
-import type {
-  Ability,
-  OpenTask,
-  OpenTaskOptions,
-  Sample,
-  Task,
-  TaskDefinition,
-  TaskGroup,
-} from "./task.ts";
+import type { Ability, OpenTask, OpenTaskOptions, Sample, Task, TaskDefinition, TaskGroup } from "./task.ts";
 
 export function defineTask<Row>(definition: TaskDefinition<Row>): Task {
   const { name, title, version, source, split, shots, request, variantOf } = definition;
@@ -55,7 +47,10 @@ async function openTask<Row>(
   const all = await store.rows(definition.source, definition.split, definition.only);
   if (all.length === 0) {
     throw new DataError("eval", `expected rows for ${definition.name}, got none`, {
-      hint: definition.only === undefined ? "the file is empty" : `no row has ${definition.only.field} = ${definition.only.value}`,
+      hint:
+        definition.only === undefined
+          ? "the file is empty"
+          : `no row has ${definition.only.field} = ${definition.only.value}`,
     });
   }
   const numShots = options.numShots ?? definition.shots?.count ?? 0;
@@ -64,7 +59,8 @@ async function openTask<Row>(
   const examples = drawExamples(definition, { rows, pool, numShots, seed: options.seed, isScoredSplit });
   return {
     numSamples: rows.length,
-    sample: (index) => makeSample(definition, { row: rows[index], index: index + numSkipped }, examples[index], options),
+    sample: (index) =>
+      makeSample(definition, { row: rows[index], index: index + numSkipped }, examples[index], options),
   };
 }
 
@@ -82,14 +78,20 @@ async function examplePool<Row>(
 ): Promise<ExamplePool<Row>> {
   if (numShots === 0) return { pool: [], numSkipped: 0, isScoredSplit: false };
   if (request.kind === "rolling")
-    throw new ConfigError("eval", `expected no examples for ${name}, got ${numShots}`, { hint: "it scores whole texts" });
+    throw new ConfigError("eval", `expected no examples for ${name}, got ${numShots}`, {
+      hint: "it scores whole texts",
+    });
   if (shots?.examples !== undefined) {
     if (shots.examples.length < numShots) {
-      throw new ConfigError("eval", `expected at most ${shots.examples.length} examples for ${name}, got ${numShots}`);
+      throw new ConfigError(
+        "eval",
+        `expected at most ${shots.examples.length} examples for ${name}, got ${numShots}`,
+      );
     }
     return { pool: shots.examples, numSkipped: 0, isScoredSplit: false };
   }
-  const from = shots?.split ?? ["train", "validation", "test"].find((candidate) => candidate in source.splits) ?? split;
+  const from =
+    shots?.split ?? ["train", "validation", "test"].find((candidate) => candidate in source.splits) ?? split;
   if (from === split) return { pool: all, numSkipped: 0, isScoredSplit: true };
   if (shots?.fromScoredSplit === true && !store.has(source, from))
     return { pool: all.slice(0, numShots), numSkipped: numShots, isScoredSplit: false };
@@ -99,7 +101,13 @@ async function examplePool<Row>(
 /** The examples of each row, drawn in the rows' order from one stream as the reference harness does. */
 function drawExamples<Row>(
   { name, shots }: TaskDefinition<Row>,
-  { rows, pool, numShots, seed, isScoredSplit }: { rows: readonly Row[]; pool: readonly Row[]; numShots: number; seed: number; isScoredSplit: boolean },
+  {
+    rows,
+    pool,
+    numShots,
+    seed,
+    isScoredSplit,
+  }: { rows: readonly Row[]; pool: readonly Row[]; numShots: number; seed: number; isScoredSplit: boolean },
 ): readonly (readonly Row[])[] {
   if (numShots === 0) return rows.map(() => []);
   const numNeeded = isScoredSplit ? numShots + 1 : numShots;

@@ -26,8 +26,15 @@ async function digest(
       const { requests } = open.sample(index);
       for (const request of contextOnly ? requests.slice(0, 1) : requests) {
         const [context, continuation] =
-          request.kind === "loglikelihood" ? [request.context, contextOnly ? "" : request.continuation] : request.kind === "generate" ? [request.prompt, ""] : [request.text, ""];
-        invariant(typeof context === "string" && typeof continuation === "string", "requests without a tokenizer are texts");
+          request.kind === "loglikelihood"
+            ? [request.context, contextOnly ? "" : request.continuation]
+            : request.kind === "generate"
+              ? [request.prompt, ""]
+              : [request.text, ""];
+        invariant(
+          typeof context === "string" && typeof continuation === "string",
+          "requests without a tokenizer are texts",
+        );
         hash.update(`${context}\u001f${continuation}\u001e`);
         count++;
       }
@@ -37,7 +44,11 @@ async function digest(
 }
 
 const subjects = (prefix: string): string[] =>
-  registry.tasks.map(({ name }) => name).filter((name) => name.startsWith(`${prefix}_`) && (prefix !== "mmlu" || !/^mmlu_(original|helm)_/.test(name)));
+  registry.tasks
+    .map(({ name }) => name)
+    .filter(
+      (name) => name.startsWith(`${prefix}_`) && (prefix !== "mmlu" || !/^mmlu_(original|helm)_/.test(name)),
+    );
 
 describe("requests of whole tasks equal the reference harness's", () => {
   it.for([

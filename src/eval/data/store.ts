@@ -125,7 +125,8 @@ export class DataStore {
   #missing(source: DataSource<unknown>, split: string): DataError {
     const { folders } = this.#options;
     const where = folders.map((folder) => join(folder, source.folder)).join(" or ");
-    const hub = source.hub === undefined ? "" : `, or '--fetch' takes it from the hub as ${source.hub.repository}`;
+    const hub =
+      source.hub === undefined ? "" : `, or '--fetch' takes it from the hub as ${source.hub.repository}`;
     return new DataError(
       "eval",
       `expected the ${split} split of ${source.folder} at ${where === "" ? "the data folder" : where}, got ${folders.some((folder) => existsSync(join(folder, source.folder))) ? "none of its files" : "nothing there"}`,
@@ -177,8 +178,18 @@ function deepest(issues: readonly z.core.$ZodIssue[]): readonly z.core.$ZodIssue
 
 /** File names of a split in the forms data sets come in: plain JSON lines, the hub's Parquet files, CSV. */
 export function usualFiles(split: string, configuration?: string): string[] {
-  const names = [`${split}.jsonl`, `${split}.jsonl.gz`, `${split}.json`, `${split}.csv`, `${split}.tsv`, `${split}.parquet`];
+  const names = [
+    `${split}.jsonl`,
+    `${split}.jsonl.gz`,
+    `${split}.json`,
+    `${split}.csv`,
+    `${split}.tsv`,
+    `${split}.parquet`,
+  ];
   const shards = [`${split}-*.parquet`, `data/${split}-*.parquet`];
-  const nested = configuration === undefined ? [] : [`${configuration}/${split}-*.parquet`, `${configuration}/${split}.jsonl`];
+  const nested =
+    configuration === undefined
+      ? []
+      : [`${configuration}/${split}-*.parquet`, `${configuration}/${split}.jsonl`];
   return [...names, ...shards, ...nested];
 }

@@ -104,7 +104,10 @@ function weightedMean(values: readonly SampleValue[]): number {
   let total = 0;
   let weight = 0;
   for (const value of values) {
-    invariant(typeof value === "object" && "weight" in value, "this aggregation is over weighted likelihoods");
+    invariant(
+      typeof value === "object" && "weight" in value,
+      "this aggregation is over weighted likelihoods",
+    );
     total += value.logprob;
     weight += value.weight;
   }
@@ -176,4 +179,3 @@ export function combine(figures: readonly Figure[], average: "micro" | "macro"):
     numSamples: total,
   };
 }
-

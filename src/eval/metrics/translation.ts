@@ -45,8 +45,7 @@ function bleuOf(
     const precision = matches[index] === 0 ? 100 / (smoothing * total) : (100 * matches[index]) / total;
     logSum += Math.log(precision);
   }
-  const brevity =
-    hypothesisLength < referenceLength ? Math.exp(1 - referenceLength / hypothesisLength) : 1;
+  const brevity = hypothesisLength < referenceLength ? Math.exp(1 - referenceLength / hypothesisLength) : 1;
   return brevity * Math.exp(logSum / bleuOrder);
 }
 
@@ -96,8 +95,10 @@ export function chrf(translations: readonly Translation[]): number {
   }
   if (numOrders === 0 || precision + recall === 0) return 0;
   const weight = chrfBeta ** 2;
-  return (100 * (1 + weight) * (precision / numOrders) * (recall / numOrders)) /
-    ((weight * precision + recall) / numOrders);
+  return (
+    (100 * (1 + weight) * (precision / numOrders) * (recall / numOrders)) /
+    ((weight * precision + recall) / numOrders)
+  );
 }
 
 /** How often each run of `order` items is there. */

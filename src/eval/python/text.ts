@@ -4,7 +4,8 @@
  */
 
 // oxlint-disable-next-line no-control-regex -- U+001C-U+001F are whitespace to Python
-const whitespace = "\\u0009-\\u000d\\u001c-\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+const whitespace =
+  "\\u0009-\\u000d\\u001c-\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const leading = new RegExp(`^[${whitespace}]+`, "u");
 const trailing = new RegExp(`[${whitespace}]+$`, "u");
 const runs = new RegExp(`[${whitespace}]+`, "u");

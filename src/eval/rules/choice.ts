@@ -3,7 +3,15 @@
  * length of the choice without the space before it.
  */
 import { byteLength, length } from "../python/text.ts";
-import type { Answer, ChoiceMetric, ChoiceRequest, MetricInfo, SampleScore, TaskDefinition, TaskRequest } from "../task.ts";
+import type {
+  Answer,
+  ChoiceMetric,
+  ChoiceRequest,
+  MetricInfo,
+  SampleScore,
+  TaskDefinition,
+  TaskRequest,
+} from "../task.ts";
 import { encodeApart, lastTokenOf } from "./encoding.ts";
 import type { Question } from "./index.ts";
 
@@ -27,8 +35,13 @@ export function choiceRequests<Row>(
   const { contexts, continuation } = rule;
   const pairs =
     contexts !== undefined && continuation !== undefined
-      ? contexts(row).map((context) => ({ context: before + context, continuation: delimiter + continuation(row) }))
-      : rule.choices(row).map((choice) => ({ context: before + prompt(row), continuation: delimiter + choice }));
+      ? contexts(row).map((context) => ({
+          context: before + context,
+          continuation: delimiter + continuation(row),
+        }))
+      : rule
+          .choices(row)
+          .map((choice) => ({ context: before + prompt(row), continuation: delimiter + choice }));
   const { tokenizer } = options.model;
   return pairs.map((pair) => {
     if (rule.encoding === undefined || rule.encoding === "jointly" || tokenizer === undefined)
@@ -46,7 +59,8 @@ export function scoreChoice<Row>(
   const choices = rule.choices(row);
   const gold = rule.gold(row);
   const logprobs = answers.map(({ logprob }) => logprob);
-  const divided = (sizes: readonly number[]): number[] => logprobs.map((logprob, index) => logprob / sizes[index]);
+  const divided = (sizes: readonly number[]): number[] =>
+    logprobs.map((logprob, index) => logprob / sizes[index]);
   const isGold = (choice: number): number => (gold.includes(choice) ? 1 : 0);
   const measures: Record<ChoiceMetric, () => number> = {
     acc: () => isGold(argmax(logprobs)),

@@ -1,5 +1,12 @@
 /** One continuation: is it what the model would say, and how likely is it (LAMBADA). */
-import type { Answer, ContinuationRequest, MetricInfo, SampleScore, TaskDefinition, TaskRequest } from "../task.ts";
+import type {
+  Answer,
+  ContinuationRequest,
+  MetricInfo,
+  SampleScore,
+  TaskDefinition,
+  TaskRequest,
+} from "../task.ts";
 import { encodeApart } from "./encoding.ts";
 import type { Question } from "./index.ts";
 
@@ -20,7 +27,10 @@ export function continuationRequest<Row>(
     : { kind: "loglikelihood", ...pair };
 }
 
-export function scoreContinuation({ logprob, isGreedy }: Extract<Answer, { kind: "likelihood" }>): SampleScore {
+export function scoreContinuation({
+  logprob,
+  isGreedy,
+}: Extract<Answer, { kind: "likelihood" }>): SampleScore {
   return {
     values: { "acc,none": isGreedy ? 1 : 0, "perplexity,none": logprob },
     prediction: isGreedy ? "the most likely continuation" : "another continuation",

@@ -28,7 +28,8 @@ export function generationRequests<Row>(
     stop,
     maxNewTokens,
     // The same seed for all would give the same answer `repeats` times.
-    sampling: temperature === 0 ? {} : { temperature, seed: options.seed * 1_000_003 + index * repeats + repeat },
+    sampling:
+      temperature === 0 ? {} : { temperature, seed: options.seed * 1_000_003 + index * repeats + repeat },
   }));
 }
 

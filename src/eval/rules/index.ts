@@ -1,6 +1,14 @@
 /** The kinds of request: what each asks the model, and how its answers are scored. */
 import { invariant } from "../../base/index.ts";
-import type { Answer, MetricInfo, OpenTaskOptions, RequestRule, SampleScore, TaskDefinition, TaskRequest } from "../task.ts";
+import type {
+  Answer,
+  MetricInfo,
+  OpenTaskOptions,
+  RequestRule,
+  SampleScore,
+  TaskDefinition,
+  TaskRequest,
+} from "../task.ts";
 import { choiceMetrics, choiceRequests, scoreChoice } from "./choice.ts";
 import { continuationMetrics, continuationRequest, scoreContinuation } from "./continuation.ts";
 import { generationMetrics, generationRequests, scoreGeneration } from "./generation.ts";

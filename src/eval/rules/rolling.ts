@@ -11,7 +11,8 @@ export const rollingMetrics: readonly MetricInfo[] = [
 ];
 
 // oxlint-disable-next-line no-control-regex -- U+001C-U+001F are whitespace to Python's \s
-const whitespace = /[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
+const whitespace =
+  /[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
 
 export function scoreRolling<Row>(rule: RollingRequest<Row>, row: Row, logprob: number): SampleScore {
   const original = rule.original(row);

@@ -67,12 +67,20 @@ export const gsm8kGreedy = defineTask<Row>({
     kind: "generate",
     stop: ["Q:", "</s>", "<|im_end|>"],
     maxNewTokens: 256,
-    filters: { "strict-match": [strictMatch, takeFirst()], "flexible-extract": [flexibleExtract, takeFirst()] },
+    filters: {
+      "strict-match": [strictMatch, takeFirst()],
+      "flexible-extract": [flexibleExtract, takeFirst()],
+    },
     metrics: { exact_match: exactMatch },
   },
 });
 
-const sampled = { kind: "generate", stop: ["Q:", "\n\n"], maxNewTokens: 256, metrics: { exact_match: exactMatch } } as const;
+const sampled = {
+  kind: "generate",
+  stop: ["Q:", "\n\n"],
+  maxNewTokens: 256,
+  metrics: { exact_match: exactMatch },
+} as const;
 const voteOfEight: readonly Filter<Row>[] = [takeFirst(8), firstAnswer, majorityVote(), takeFirst()];
 
 /** The card's row: eight samples. Its temperature is not known; 0.7 is that of Wang et al. without top-k. */

@@ -53,14 +53,19 @@ const filesOf = (split: string, short: string): string[] => [
 
 export const mmluSource = {
   folder: "mmlu",
-  splits: { dev: filesOf("dev", "dev"), validation: filesOf("validation", "val"), test: filesOf("test", "test") },
+  splits: {
+    dev: filesOf("dev", "dev"),
+    validation: filesOf("validation", "val"),
+    test: filesOf("test", "test"),
+  },
   row,
   columns: ["question", ...letters, "answer"],
   fieldsOfFile: (fileName: string) => {
     const subject = fileName.replace(/_(dev|val|test)$/, "");
     return subject in mmluSubjects ? { subject } : {};
   },
-  homepage: "https://huggingface.co/datasets/cais/mmlu (or https://people.eecs.berkeley.edu/~hendrycks/data.tar)",
+  homepage:
+    "https://huggingface.co/datasets/cais/mmlu (or https://people.eecs.berkeley.edu/~hendrycks/data.tar)",
   licence: "MIT",
   hub: { repository: "cais/mmlu", configuration: "all" },
 };
@@ -108,7 +113,9 @@ function originalTask(subject: string): Task {
     request: { ...letterChoice, encoding: "last-token" },
     describe: (tokenizer) => ({
       letterIds:
-        tokenizer === undefined ? "unknown to this client" : letters.map((letter) => tokenizer.encode(letter).at(-1)),
+        tokenizer === undefined
+          ? "unknown to this client"
+          : letters.map((letter) => tokenizer.encode(letter).at(-1)),
     }),
   });
 }
@@ -119,7 +126,8 @@ function harnessTask(subject: string): Task {
     name: `${mmluPrefix["lm-eval"]}_${subject}`,
     title: spaced(subject),
     only: { field: "subject", value: subject },
-    preamble: () => `The following are multiple choice questions (with answers) about ${spaced(subject)}.\n\n`,
+    preamble: () =>
+      `The following are multiple choice questions (with answers) about ${spaced(subject)}.\n\n`,
     prompt: (doc) => `${strip(doc.question)}${listed(doc)}\nAnswer:`,
     shots,
     request: letterChoice,
@@ -132,7 +140,8 @@ function helmTask(subject: string): Task {
     name: `${mmluPrefix.helm}_${subject}`,
     title: spaced(subject),
     only: { field: "subject", value: subject },
-    preamble: () => `The following are multiple choice questions (with answers) about ${spaced(subject)}.\n\n`,
+    preamble: () =>
+      `The following are multiple choice questions (with answers) about ${spaced(subject)}.\n\n`,
     prompt: (doc) => `Question: ${doc.question}${listed(doc)}\nAnswer:`,
     shots: { ...shots, dropWhenTooLong: true },
     request: {

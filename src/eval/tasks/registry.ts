@@ -106,7 +106,8 @@ export class TaskRegistry {
   }
 
   #registeredName(name: string, way: MmluWay): string {
-    const isMmlu = name === "mmlu" || (name.startsWith("mmlu_") && this.#has(name) && !/^mmlu_(original|helm)/.test(name));
+    const isMmlu =
+      name === "mmlu" || (name.startsWith("mmlu_") && this.#has(name) && !/^mmlu_(original|helm)/.test(name));
     if (isMmlu && way !== "lm-eval") return mmluPrefix[way] + name.slice("mmlu".length);
     const alias = aliases[name] ?? name;
     if (!this.#has(alias)) throw this.#unknown(name);
@@ -121,7 +122,10 @@ export class TaskRegistry {
     const known = [...Object.keys(aliases), ...this.#groups.keys(), ...this.#tasks.keys()];
     const near = nearest(name, known);
     return new ConfigError("eval", `expected a task's name, got '${name}'`, {
-      hint: near === undefined ? "see 'nautilus eval list'" : `did you mean '${near}'? 'nautilus eval list' names them all`,
+      hint:
+        near === undefined
+          ? "see 'nautilus eval list'"
+          : `did you mean '${near}'? 'nautilus eval list' names them all`,
     });
   }
 }

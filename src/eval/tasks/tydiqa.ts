@@ -90,7 +90,15 @@ function tydiqaTask(language: string): Task {
 }
 
 /** Of the model card, in its order. */
-export const tydiqaLanguages = ["arabic", "bengali", "finnish", "indonesian", "korean", "russian", "swahili"] as const;
+export const tydiqaLanguages = [
+  "arabic",
+  "bengali",
+  "finnish",
+  "indonesian",
+  "korean",
+  "russian",
+  "swahili",
+] as const;
 
 export const tydiqaTasks: readonly Task[] = [...tydiqaLanguages, "english", "telugu"].map(tydiqaTask);
 

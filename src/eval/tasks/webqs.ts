@@ -10,7 +10,9 @@ import { compareCodePoints } from "../python/text.ts";
 const answers = z.array(z.string()).min(1);
 const row = z.union([
   z.object({ question: z.string(), answers }),
-  z.object({ qText: z.string(), answers }).transform((doc) => ({ question: doc.qText, answers: doc.answers })),
+  z
+    .object({ qText: z.string(), answers })
+    .transform((doc) => ({ question: doc.qText, answers: doc.answers })),
 ]);
 type Row = z.output<typeof row>;
 
