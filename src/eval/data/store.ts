@@ -4,7 +4,7 @@
  */
 import { existsSync, globSync } from "node:fs";
 import { basename, join, sep } from "node:path";
-import { z } from "zod";
+import type { z } from "zod";
 import { DataError } from "../../base/index.ts";
 import { readRows } from "./rows.ts";
 import type { DataRow } from "./rows.ts";

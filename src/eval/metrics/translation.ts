@@ -74,8 +74,8 @@ export function chrf(translations: readonly Translation[]): number {
   let recall = 0;
   let numOrders = 0;
   const pairs = translations.map(({ hypothesis, reference }) => ({
-    hypothesis: [...splitWords(hypothesis).join("")],
-    reference: [...splitWords(reference).join("")],
+    hypothesis: Array.from(splitWords(hypothesis).join("")),
+    reference: Array.from(splitWords(reference).join("")),
   }));
   for (let order = 1; order <= chrfOrder; order++) {
     let inHypothesis = 0;

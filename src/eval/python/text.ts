@@ -17,7 +17,12 @@ export function strip(text: string): string {
 
 /** `str.split()` without arguments: the runs between whitespace. */
 export function splitWords(text: string): string[] {
-  return text.split(runs).filter((word) => word !== "");
+  return splitAtWhitespace(text).filter((word) => word !== "");
+}
+
+/** `re.split(r"\\s+", text)`: with an empty piece where whitespace begins or ends the text. */
+export function splitAtWhitespace(text: string): string[] {
+  return text.split(runs);
 }
 
 /** `len(str)`: code points, not UTF-16 units. */
@@ -35,13 +40,13 @@ export function length(text: string): number {
 
 /** `str.capitalize()`: the first letter up, all others down. */
 export function capitalize(text: string): string {
-  const [first = "", ...rest] = text;
+  const [first = "", ...rest] = Array.from(text);
   return first.toUpperCase() + rest.join("").toLowerCase();
 }
 
 /** Orders by code points, as Python's `sorted` does: JavaScript orders by UTF-16 units. */
 export function compareCodePoints(a: string, b: string): number {
-  const [left, right] = [[...a], [...b]];
+  const [left, right] = [Array.from(a), Array.from(b)];
   for (let index = 0; index < Math.min(left.length, right.length); index++) {
     const difference = (left[index].codePointAt(0) ?? 0) - (right[index].codePointAt(0) ?? 0);
     if (difference !== 0) return difference;
