@@ -11,6 +11,7 @@ const f32: readonly Dtype[] = ["f32"];
 const f64: readonly Dtype[] = ["f64"];
 const i32: readonly Dtype[] = ["i32"];
 const i64: readonly Dtype[] = ["i64"];
+const u8: readonly Dtype[] = ["u8"];
 
 /** Tensors whose name says their dtype, whatever the operator. */
 const byName: Readonly<Record<string, readonly Dtype[]>> = {
@@ -45,6 +46,11 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   presence: f32,
   frequency: f32,
   logprobs: f32,
+  codes: u8,
+  scales: f32,
+  scaleCodes: u8,
+  scaleTable: f32,
+  scaleScales: f32,
 };
 
 /** Rows of the table that differ from the rest. */

@@ -11,6 +11,7 @@ import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
 import { registerGenerate } from "./generate.ts";
+import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
@@ -38,6 +39,7 @@ function buildProgram(): Command {
     registerData,
     registerModel,
     registerConvert,
+    registerInspect,
     registerBench,
     registerDoctor,
   ]) {

@@ -24,6 +24,8 @@ export interface RequestFacts {
   numCachedTokens?: number;
   numNewTokens?: number;
   firstTokenMs?: number;
+  /** What went wrong after the status was sent. */
+  failure?: string;
   /** Only where prompts may be logged. */
   prompts?: readonly string[];
 }

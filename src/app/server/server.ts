@@ -16,6 +16,7 @@ import { mountFailures } from "./http/failures.ts";
 import { safeHeaders, withApiKeys, withCors, withRequestContext } from "./http/middleware.ts";
 import { createLogger } from "./logging.ts";
 import { ServerMetrics } from "./metrics.ts";
+import { mountOpenAi } from "./openai/index.ts";
 import { parseServerOptions } from "./options.ts";
 import type { ServerOptions, ServerOptionsInput } from "./options.ts";
 import { Refusal } from "./refusal.ts";
@@ -124,6 +125,7 @@ class RunningServer implements NautilusServer, ServerContext {
     app.use(withApiKeys(this));
     mountFailures(app);
     mountHealth(app, this);
+    mountOpenAi(app, this);
   }
 }
 

@@ -14,6 +14,7 @@ import { lossKernels } from "./launch/loss.ts";
 import { normKernels } from "./launch/norm.ts";
 import { optimizerKernels } from "./launch/optimizer.ts";
 import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
+import { quantiseKernels, rowAdapterKernels } from "./launch/quantise.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
 import { samplingKernels } from "./launch/sampling.ts";
@@ -23,6 +24,8 @@ export const cudaKernels: CudaKernels = {
   ...elementwiseKernels,
   ...reduceKernels,
   ...embeddingKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,

@@ -18,8 +18,8 @@ import type {
 } from "../contract.ts";
 import { ops, type OpName } from "../ops.ts";
 import { activationKernels } from "./activation.ts";
-import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { adapterKernels } from "./adapter.ts";
+import { checkArguments, referenceDtypes, type NamedArguments } from "./arguments.ts";
 import { attentionKernels } from "./attention.ts";
 import { cacheKernels } from "./cache.ts";
 import { elementwiseKernels } from "./elementwise.ts";
@@ -30,7 +30,9 @@ import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
 import { normKernels } from "./norm.ts";
 import { optimizerKernels } from "./optimizer.ts";
+import { quantiseKernels } from "./quantise.ts";
 import { rotaryKernels } from "./rotary.ts";
+import { rowAdapterKernels } from "./rowAdapter.ts";
 import { samplingKernels } from "./sampling.ts";
 
 /** Total over the operator table: a row without a kernel does not compile. */
@@ -38,6 +40,8 @@ const kernels: ReferenceKernels = {
   ...elementwiseKernels,
   ...embeddingKernels,
   ...matmulKernels,
+  ...quantiseKernels,
+  ...rowAdapterKernels,
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,

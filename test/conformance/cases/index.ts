@@ -10,6 +10,7 @@ import { lossCases } from "./loss.ts";
 import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
 import { optimizerCases } from "./optimizer.ts";
+import { quantiseFamilyCases } from "./quantise.ts";
 import { samplingCases } from "./sampling.ts";
 
 export function allCases(): ConformanceCase[] {
@@ -17,6 +18,7 @@ export function allCases(): ConformanceCase[] {
     ...elementwiseCases(),
     ...embeddingCases(),
     ...matmulCases(),
+    ...quantiseFamilyCases(),
     ...normCases(),
     ...cacheCases(),
     ...attentionCases(),

@@ -1,0 +1,163 @@
+/** `nautilus inspect`: prints what a checkpoint is, in lines of 80 columns. */
+import { formatBytes, formatCount } from "../../../base/index.ts";
+import { describePositions } from "../modelInfo.ts";
+import { findModel } from "../openModel.ts";
+import { describeCheckpoint } from "./describe.ts";
+import type { Inspection, TensorDescription } from "./describe.ts";
+
+/** The verb's options. */
+export interface InspectCliOptions {
+  all?: boolean;
+  json?: boolean;
+}
+
+const columns = 80;
+const formats: Readonly<Record<string, string>> = {
+  "hugging-face": "Hugging Face folder",
+  nemo: "NeMo or Megatron checkpoint",
+  gguf: "GGUF file",
+  safetensors: "safetensors file",
+  torch: "PyTorch file",
+};
+
+export async function inspectCommand(path: string, options: InspectCliOptions): Promise<void> {
+  const inspection = await describeCheckpoint(findModel(path));
+  if (options.json === true) process.stdout.write(`${JSON.stringify(inspection, undefined, 2)}\n`);
+  else process.stdout.write(`${inspectionText(inspection, { listsAll: options.all === true })}\n`);
+}
+
+/** The whole report. */
+export function inspectionText(inspection: Inspection, { listsAll }: { listsAll: boolean }): string {
+  const rows = [...modelRows(inspection), ...otherRows(inspection)];
+  return [
+    inspection.path,
+    ...rows.flatMap(([label, value]) => wrapped(label, value)),
+    "",
+    ...tensorTable(inspection.tensors, listsAll),
+  ].join("\n");
+}
+
+type Row = [label: string, value: string];
+
+function modelRows({ format, model, reason, isSupported, parameters, bytes, tensors }: Inspection): Row[] {
+  const dtypes = [...new Set(tensors.map(({ dtype }) => dtype))].join(", ");
+  const rows: Row[] = [
+    ["format", formats[format] ?? format],
+    [
+      "weights",
+      `${formatCount(parameters)} values in ${dtypes}, ${formatBytes(bytes)}, ${tensors.length} tensors`,
+    ],
+  ];
+  if (!isSupported && reason !== null) rows.push(["not run", reason]);
+  if (model === null) return rows;
+  const { numLayers, width, ffnWidth, vocabSize, numHeads, numKvHeads, headDim, norm, activation } = model;
+  rows.push(
+    ["family", model.family],
+    ["shape", `${numLayers} layers, width ${width}, ffn ${ffnWidth}, vocabulary ${vocabSize}`],
+    ["heads", `${numHeads} query, ${numKvHeads} key/value, ${headDim} wide`],
+    ["positions", describePositions(model)],
+    ["block", `${norm.kind}, ${activation}${model.isGated ? " gated" : ""}, ${biasText(model.biases)}`],
+    ["head", model.tiesEmbeddings ? "tied to the embedding" : "of its own"],
+  );
+  if (model.positionLimit !== undefined) rows.push(["limit", model.positionLimit]);
+  return rows;
+}
+
+function biasText(biases: Readonly<Record<string, boolean>>): string {
+  const named = Object.keys(biases).filter((name) => biases[name]);
+  return named.length === 0 ? "no biases" : `biases in ${named.join(", ")}`;
+}
+
+function otherRows({ tokenizer, tokenizerReason, license, baseModels, files, metadata }: Inspection): Row[] {
+  const rows: Row[] = [];
+  if (tokenizer === null) {
+    rows.push(["tokenizer", tokenizerReason === null ? "none" : `not read: ${tokenizerReason}`]);
+  } else {
+    const { kind, vocabSize, bosId, eosId, padId } = tokenizer;
+    rows.push([
+      "tokenizer",
+      `${kind}, ${vocabSize} tokens; bos ${bosId ?? "none"}, eos ${eosId}, pad ${padId ?? "none"}`,
+    ]);
+  }
+  rows.push([
+    "license",
+    license.name === null ? "not recorded" : [license.name, license.link ?? ""].join(" ").trim(),
+  ]);
+  if (baseModels.length > 0) rows.push(["base model", baseModels.join(", ")]);
+  if (files.length > 0) rows.push(["files", files.join(", ")]);
+  const facts = Object.entries(metadata).map(([key, value]) => `${key}=${value.slice(0, 60)}`);
+  if (facts.length > 0) rows.push(["metadata", facts.join(", ")]);
+  return rows;
+}
+
+const labelWidth = 13;
+
+/** A label and its value, broken at spaces. */
+function wrapped(label: string, value: string): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of value.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > columns - labelWidth) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  lines.push(line);
+  return lines.map((text, i) => `${(i === 0 ? `  ${label}` : "").padEnd(labelWidth)}${text}`);
+}
+
+/** Tensors that are alike in every layer, as one. */
+interface TensorGroup extends TensorDescription {
+  layers: number[];
+}
+
+function grouped(tensors: readonly TensorDescription[]): TensorGroup[] {
+  const groups = new Map<string, TensorGroup>();
+  for (const tensor of tensors) {
+    const [, before, layer, after] = /^(.*?\.)(\d+)(\..*)$/.exec(tensor.name) ?? [];
+    const name = layer === undefined ? tensor.name : `${before}*${after}`;
+    const key = `${name} ${tensor.dtype} ${tensor.shape.join()}`;
+    const group = groups.get(key);
+    if (group === undefined)
+      groups.set(key, { ...tensor, name, layers: layer === undefined ? [] : [Number(layer)] });
+    else {
+      group.bytes += tensor.bytes;
+      group.layers.push(Number(layer));
+    }
+  }
+  return [...groups.values()];
+}
+
+function tensorTable(tensors: readonly TensorDescription[], listsAll: boolean): string[] {
+  const groups = listsAll ? tensors.map((tensor) => ({ ...tensor, layers: [] })) : grouped(tensors);
+  const cells = groups.map(({ name, dtype, shape, bytes, layers }) => ({
+    name: layers.length === 1 ? name.replace("*", String(layers[0])) : name,
+    times: layers.length > 1 ? `${layers.length} x` : "",
+    dtype,
+    shape: shape.length === 0 ? "scalar" : shape.join(" x "),
+    size: formatBytes(bytes),
+  }));
+  const widest = (key: "times" | "dtype" | "shape" | "size"): number =>
+    Math.max(key.length, ...cells.map((cell) => cell[key].length));
+  const [times, dtype, shape, size] = (["times", "dtype", "shape", "size"] as const).map(widest);
+  const nameWidth = Math.max(12, columns - 2 - times - dtype - shape - size - 4 * 2);
+  const line = (cell: { name: string; times: string; dtype: string; shape: string; size: string }): string =>
+    `  ${[
+      shortened(cell.name, nameWidth).padEnd(nameWidth),
+      cell.times.padStart(times),
+      cell.dtype.padEnd(dtype),
+      cell.shape.padEnd(shape),
+      cell.size.padStart(size),
+    ].join("  ")}`;
+  return [
+    line({ name: "tensor", times: "", dtype: "dtype", shape: "shape", size: "size" }),
+    ...cells.map(line),
+  ];
+}
+
+/** A long name without its middle. */
+function shortened(name: string, width: number): string {
+  if (name.length <= width) return name;
+  const tail = Math.ceil((width - 1) * 0.6);
+  return `${name.slice(0, width - 1 - tail)}…${name.slice(-tail)}`;
+}

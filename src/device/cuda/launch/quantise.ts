@@ -1,0 +1,141 @@
+/** Launchers of quantised weights: to codes, back, and products of a few rows. */
+import type { TensorArgument } from "../../contract.ts";
+import {
+  addressOf,
+  cudaTypes,
+  floatDtype,
+  i32,
+  i64,
+  kernel,
+  perFloat,
+  pointer,
+  structure,
+  type CudaKernels,
+  type KernelReference,
+} from "../launcher.ts";
+import { ceilDiv } from "./grid.ts";
+
+const quantiseKernel = perFloat("quantise.cu", "quantise");
+const dequantiseKernel = perFloat("quantise.cu", "dequantise");
+
+const threads = 256;
+/** Elements of dequantise's threads. */
+const pieceElements = 8;
+const mostBlocks = 16_384;
+
+/** Lines of the weight that a warp takes, warps of a block, and rows of x that a block may take. */
+const lines = 2;
+const numWarps = 8;
+const tokenCounts = [1, 2, 4, 8] as const;
+
+type FloatName = "f32" | "bf16";
+
+/** By dtype of x, dtype of y, and place in `tokenCounts`. */
+const products = {
+  f32: { f32: productsOf("f32", "f32"), bf16: productsOf("f32", "bf16") },
+  bf16: { f32: productsOf("bf16", "f32"), bf16: productsOf("bf16", "bf16") },
+} as const;
+
+function productsOf(x: FloatName, y: FloatName): readonly KernelReference[] {
+  return tokenCounts.map((tokens) =>
+    kernel({
+      file: "matmul_quantised.cu",
+      entry: "matmul_quantised",
+      defines: { T: cudaTypes[x], Out: cudaTypes[y], LINES: lines, TOKENS: tokens },
+    }),
+  );
+}
+
+interface ScaleArguments {
+  readonly scales?: TensorArgument | undefined;
+  readonly scaleCodes?: TensorArgument | undefined;
+  readonly scaleTable?: TensorArgument | undefined;
+  readonly scaleScales?: TensorArgument | undefined;
+  readonly scaleOffset: number;
+}
+
+const scalesWords = 5;
+
+/** `Scales` of quantised.cuh into words `at` and after. */
+function putScales(words: BigInt64Array, at: number, args: ScaleArguments): void {
+  const { scales, scaleCodes, scaleTable, scaleScales, scaleOffset } = args;
+  for (const [index, tensor] of [scales, scaleCodes, scaleTable, scaleScales].entries())
+    words[at + index] = tensor === undefined ? 0n : BigInt(addressOf(tensor));
+  new Float32Array(words.buffer)[(at + 4) * 2] = scaleOffset;
+}
+
+export const quantiseKernels = {
+  quantise: (context, { x, codes, scales, numRows, width, groupSize, format }) => {
+    const groupsPerRow = ceilDiv(width, groupSize);
+    const grid = ceilDiv(numRows * groupsPerRow, threads / 32);
+    context.launch(quantiseKernel[floatDtype("quantise", x)], { grid, block: threads }, [
+      pointer(x),
+      pointer(codes),
+      pointer(scales),
+      i64(numRows),
+      i64(width),
+      i64(groupSize),
+      i64(groupsPerRow),
+      i32(format),
+    ]);
+  },
+
+  dequantise: (context, { codes, y, numRows, width, groupSize, format, ...scales }) => {
+    const words = new BigInt64Array(scalesWords);
+    putScales(words, 0, scales);
+    const grid = Math.min(mostBlocks, ceilDiv(numRows * ceilDiv(width, pieceElements), threads));
+    context.launch(dequantiseKernel[floatDtype("dequantise", y)], { grid, block: threads }, [
+      pointer(codes),
+      pointer(y),
+      structure(new Uint8Array(words.buffer), 8),
+      i64(numRows),
+      i64(width),
+      i64(groupSize),
+      i64(ceilDiv(width, groupSize)),
+      i32(format),
+    ]);
+  },
+
+  matmulQuantised: (context, { x, codes, bias, y, m, n, k, groupSize, format, ...scales }) => {
+    if (m === 0 || n === 0) return;
+    const place = tokenCounts.findIndex((count) => count >= m);
+    const index = place < 0 ? tokenCounts.length - 1 : place;
+    const words = new BigInt64Array(4 + scalesWords + 6);
+    words[0] = BigInt(addressOf(x));
+    words[1] = BigInt(addressOf(codes));
+    words[2] = bias === undefined ? 0n : BigInt(addressOf(bias));
+    words[3] = BigInt(addressOf(y));
+    putScales(words, 4, scales);
+    const integers = [m, n, k, groupSize, ceilDiv(k, groupSize)];
+    words.set(integers.map(BigInt), 4 + scalesWords);
+    const isBiasBf16 = bias !== undefined && floatDtype("matmulQuantised", bias) === "bf16";
+    new Int32Array(words.buffer).set([format, Number(isBiasBf16)], 2 * (4 + scalesWords + integers.length));
+    const kernels = products[floatDtype("matmulQuantised", x)][floatDtype("matmulQuantised", y)];
+    const grid = [ceilDiv(n, numWarps * lines), ceilDiv(m, tokenCounts[index])] as const;
+    context.launch(kernels[index], { grid, block: numWarps * 32 }, [
+      structure(new Uint8Array(words.buffer), 8),
+    ]);
+  },
+} satisfies CudaKernels;
+
+const adapterDown = perFloat("row_adapter.cu", "adapter_down");
+const adapterUp = perFloat("row_adapter.cu", "adapter_up");
+
+export const rowAdapterKernels = {
+  adapterLinear: (context, { x, a, b, scales, slots, y, ...sizes }) => {
+    const { numRows, widthIn, widthOut, rank, xRowStride, yRowStride } = sizes;
+    if (numRows === 0 || rank === 0) return;
+    const low = context.workspace(numRows * rank * 4);
+    const words = new BigInt64Array(11);
+    const addresses = [...[x, a, b, scales, slots, y].map(addressOf), low, xRowStride, yRowStride];
+    words.set(addresses.map(BigInt));
+    const isBf16 = floatDtype("adapterLinear", y) === "bf16";
+    new Int32Array(words.buffer).set([widthIn, widthOut, rank, Number(isBf16)], 2 * addresses.length);
+    const parameters = [structure(new Uint8Array(words.buffer), 8)];
+    const dtype = floatDtype("adapterLinear", x);
+    const block = threads;
+    context.launch(adapterDown[dtype], { grid: [numRows, ceilDiv(rank, numWarps)], block }, parameters);
+    const grid = [numRows, ceilDiv(widthOut, threads)] as const;
+    context.launch(adapterUp[dtype], { grid, block, sharedBytes: 16 * ceilDiv(rank, 4) }, parameters);
+  },
+} satisfies CudaKernels;

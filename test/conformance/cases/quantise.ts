@@ -1,0 +1,254 @@
+/**
+ * Cases of quantised weights and of low-rank additions: all formats, groups and whole rows, single and double quantisation of the
+ * scales, odd and empty sizes, rows that share an adapter, have another, or none.
+ */
+import { isPacked, quantisedFormats, type QuantisedFormat } from "../../../src/device/index.ts";
+import {
+  close,
+  conformanceCase,
+  exact,
+  integers,
+  operand,
+  type ConformanceCase,
+  type Operand,
+} from "../case.ts";
+import type { DataSource } from "../random.ts";
+import { floatPairs, floats } from "./common.ts";
+
+const formats = Object.keys(quantisedFormats) as QuantisedFormat[];
+
+interface WeightShape {
+  numRows: number;
+  width: number;
+  groupSize: number;
+}
+
+const weightShapes: readonly WeightShape[] = [
+  { numRows: 1, width: 1, groupSize: 32 },
+  { numRows: 3, width: 31, groupSize: 64 },
+  { numRows: 5, width: 64, groupSize: 64 },
+  { numRows: 7, width: 257, groupSize: 64 },
+  { numRows: 33, width: 130, groupSize: 32 },
+  { numRows: 9, width: 515, groupSize: 515 },
+  { numRows: 70, width: 1024, groupSize: 128 },
+  { numRows: 0, width: 64, groupSize: 64 },
+  { numRows: 6, width: 4096, groupSize: 64 },
+];
+
+const label = ({ numRows, width, groupSize }: WeightShape): string =>
+  `(${numRows}, ${width}) by ${groupSize}`;
+
+function rowBytesOf(format: QuantisedFormat, width: number): number {
+  return isPacked(format) ? Math.ceil(width / 2) : width;
+}
+
+/** The f32 values of one tensor, with a group of zeros, ties and equal extremes of both signs at its start. */
+function weightValues(data: DataSource, { numRows, width, groupSize }: WeightShape): () => Float64Array {
+  const normal = data.normal(numRows * width, { std: 0.02 });
+  return () => {
+    const values = normal().map((value) => Math.fround(value));
+    if (numRows > 2) values.fill(0, width, width + Math.min(width, groupSize));
+    if (numRows > 3)
+      for (let i = 0; i < Math.min(width, groupSize); i++) values[2 * width + i] = ((i % 33) - 16) / 16;
+    return values;
+  };
+}
+
+function quantiseCases(): ConformanceCase[] {
+  return formats.flatMap((format) =>
+    floats.flatMap((dtype) =>
+      weightShapes.map((shape) =>
+        conformanceCase("quantise", `${format} of ${dtype} ${label(shape)}`, (data) => {
+          const { numRows, width, groupSize } = shape;
+          const groups = Math.ceil(width / groupSize);
+          return {
+            x: operand(dtype, numRows, { width, values: weightValues(data, shape), shift: numRows % 2 }),
+            codes: operand("u8", numRows, {
+              width: rowBytesOf(format, width),
+              check: exact,
+              shift: numRows % 3,
+            }),
+            scales: operand("f32", numRows, { width: groups, check: exact }),
+            ...shape,
+            format: quantisedFormats[format],
+          };
+        }),
+      ),
+    ),
+  );
+}
+
+interface QuantisedOperands {
+  codes: Operand;
+  scales: Operand | undefined;
+  scaleCodes: Operand | undefined;
+  scaleTable: Operand | undefined;
+  scaleScales: Operand | undefined;
+  groupSize: number;
+  format: number;
+  scaleOffset: number;
+}
+
+/** Any bytes are codes; so a weight needs no quantising. `isDouble`: the scales are quantised too. */
+function quantisedWeight(
+  data: DataSource,
+  { numRows, width, groupSize }: WeightShape,
+  { format, isDouble, shift = 0 }: { format: QuantisedFormat; isDouble: boolean; shift?: number },
+): QuantisedOperands {
+  const numGroups = numRows * Math.ceil(width / groupSize);
+  const numBytes = numRows * rowBytesOf(format, width);
+  const codes = operand("u8", numBytes, { values: data.integers(numBytes, 0, 256), shift });
+  const rest = { codes, groupSize, format: quantisedFormats[format] };
+  if (!isDouble) {
+    const scales = operand("f32", numGroups, { values: data.normal(numGroups, { std: 0.1 }), shift: 1 });
+    return {
+      ...rest,
+      scales,
+      scaleCodes: undefined,
+      scaleTable: undefined,
+      scaleScales: undefined,
+      scaleOffset: 0,
+    };
+  }
+  const numOuter = Math.ceil(numGroups / 256);
+  return {
+    ...rest,
+    scales: undefined,
+    scaleCodes: operand("u8", numGroups, { values: data.integers(numGroups, 0, 256) }),
+    scaleTable: operand("f32", 256, { values: data.uniform(256, -1, 1) }),
+    scaleScales: operand("f32", numOuter, { values: data.uniform(numOuter, 0.01, 0.02) }),
+    scaleOffset: 0.03,
+  };
+}
+
+function dequantiseCases(): ConformanceCase[] {
+  return formats.flatMap((format) =>
+    floats.flatMap((dtype) =>
+      weightShapes.flatMap((shape) =>
+        [false, true].map((isDouble) =>
+          conformanceCase(
+            "dequantise",
+            `${format} to ${dtype} ${label(shape)}${isDouble ? " double" : ""}`,
+            (data) => ({
+              ...quantisedWeight(data, shape, { format, isDouble, shift: shape.numRows % 3 }),
+              y: operand(dtype, shape.numRows, { width: shape.width, check: close({ length: 2 }) }),
+              numRows: shape.numRows,
+              width: shape.width,
+            }),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+interface Product extends WeightShape {
+  m: number;
+  isDouble?: boolean;
+  hasBias?: boolean;
+  shift?: number;
+}
+
+const products: readonly Product[] = [
+  { m: 1, numRows: 1, width: 1, groupSize: 32 },
+  { m: 1, numRows: 5, width: 31, groupSize: 64, hasBias: true },
+  { m: 2, numRows: 6, width: 64, groupSize: 64, isDouble: true },
+  { m: 3, numRows: 37, width: 257, groupSize: 64 },
+  { m: 5, numRows: 19, width: 192, groupSize: 96, shift: 1 },
+  { m: 4, numRows: 130, width: 320, groupSize: 320, hasBias: true },
+  { m: 9, numRows: 17, width: 515, groupSize: 515 },
+  { m: 33, numRows: 21, width: 224, groupSize: 32, isDouble: true, hasBias: true },
+  { m: 0, numRows: 4, width: 64, groupSize: 64 },
+  { m: 3, numRows: 0, width: 64, groupSize: 64 },
+  { m: 1, numRows: 256, width: 4096, groupSize: 64, isDouble: true },
+  { m: 8, numRows: 64, width: 4096, groupSize: 64 },
+  { m: 16, numRows: 40, width: 2112, groupSize: 64, hasBias: true },
+];
+
+function productCases(): ConformanceCase[] {
+  return formats.flatMap((format) =>
+    floatPairs.flatMap(([dtype, result]) =>
+      products.map((product) => {
+        const { m, isDouble = false, hasBias = false, shift = 0, ...shape } = product;
+        const { numRows: n, width: k } = shape;
+        const text = `${format}, ${dtype} to ${result}, ${m} rows, ${label(shape)}`;
+        const options = `${isDouble ? " double" : ""}${hasBias ? " bias" : ""}${shift === 0 ? "" : " shifted"}`;
+        return conformanceCase("matmulQuantised", text + options, (data) => ({
+          ...quantisedWeight(data, shape, { format, isDouble, shift }),
+          x: operand(dtype, m, { width: k, values: data.normal(m * k), shift }),
+          bias: hasBias ? operand(dtype, n, { values: data.normal(n) }) : undefined,
+          y: operand(result, m, { width: n, check: close({ length: k }), shift }),
+          m,
+          n,
+          k,
+        }));
+      }),
+    ),
+  );
+}
+
+interface Addition {
+  numRows: number;
+  widthIn: number;
+  widthOut: number;
+  rank: number;
+  slots: readonly number[];
+  gap?: number;
+}
+
+const additions: readonly Addition[] = [
+  { numRows: 1, widthIn: 1, widthOut: 1, rank: 1, slots: [0] },
+  { numRows: 4, widthIn: 33, widthOut: 17, rank: 3, slots: [2, -1, 0, 2] },
+  { numRows: 5, widthIn: 128, widthOut: 96, rank: 8, slots: [-1, -1, -1, -1, -1] },
+  { numRows: 19, widthIn: 257, widthOut: 301, rank: 16, slots: [1, 0, 3, 1, 2], gap: 5 },
+  { numRows: 70, widthIn: 96, widthOut: 160, rank: 32, slots: [0, 0, 0, 1, 1, -1], gap: 8 },
+  { numRows: 3, widthIn: 64, widthOut: 40, rank: 100, slots: [1] },
+  { numRows: 16, widthIn: 1024, widthOut: 512, rank: 16, slots: [0, 1, 2, 3, 4, 5, 6, 7] },
+  { numRows: 0, widthIn: 64, widthOut: 40, rank: 4, slots: [0] },
+];
+
+function adapterCases(): ConformanceCase[] {
+  return floatPairs.flatMap(([dtype, result]) =>
+    additions.map((addition) => {
+      const { numRows, widthIn, widthOut, rank, gap = 0 } = addition;
+      const slots = Array.from({ length: numRows }, (_, row) => addition.slots[row % addition.slots.length]);
+      const numSlots = 1 + Math.max(...addition.slots, 0);
+      const shape = `${numRows} rows, ${widthIn} to ${widthOut}, rank ${rank}`;
+      const text = `${dtype} to ${result}, ${shape}${gap === 0 ? "" : `, gap ${gap}`}`;
+      return conformanceCase("adapterLinear", text, (data) => ({
+        x: operand(dtype, numRows, {
+          width: widthIn,
+          stride: widthIn + gap,
+          values: data.normal(numRows * widthIn),
+        }),
+        a: operand(dtype, numSlots * rank, {
+          width: widthIn,
+          values: data.normal(numSlots * rank * widthIn),
+        }),
+        b: operand(dtype, numSlots * widthOut, {
+          width: rank,
+          values: data.normal(numSlots * widthOut * rank),
+        }),
+        scales: operand("f32", numSlots, { values: data.uniform(numSlots, 0.5, 2) }),
+        slots: integers("i32", slots),
+        y: operand(result, numRows, {
+          width: widthOut,
+          stride: widthOut + gap,
+          values: data.normal(numRows * widthOut),
+          check: close({ length: widthIn + rank }),
+        }),
+        numRows,
+        widthIn,
+        widthOut,
+        rank,
+        numSlots,
+        xRowStride: widthIn + gap,
+        yRowStride: widthOut + gap,
+      }));
+    }),
+  );
+}
+
+export function quantiseFamilyCases(): ConformanceCase[] {
+  return [...quantiseCases(), ...dequantiseCases(), ...productCases(), ...adapterCases()];
+}
