@@ -95,7 +95,8 @@ async function examplePool<Row>(
   if (from === split) return { pool: all, numSkipped: 0, isScoredSplit: true };
   if (shots?.fromScoredSplit === true && !store.has(source, from))
     return { pool: all.slice(0, numShots), numSkipped: numShots, isScoredSplit: false };
-  return { pool: await store.rows(source, from, only), numSkipped: 0, isScoredSplit: false };
+  const pool = (await store.rows(source, from, only)).slice(shots?.skip ?? 0);
+  return { pool, numSkipped: 0, isScoredSplit: false };
 }
 
 /** The examples of each row, drawn in the rows' order from one stream as the reference harness does. */

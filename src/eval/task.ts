@@ -174,6 +174,8 @@ export interface FewShotRule<Row> {
   readonly examples?: readonly Row[];
   /** "random" (default): drawn as the reference harness draws; "first": the first ones, always. */
   readonly order?: "random" | "first";
+  /** So many rows of the split are passed over. */
+  readonly skip?: number;
   /** Where the split is missing, the scored split's own first rows, which are then left out of the score. */
   readonly fromScoredSplit?: boolean;
   /** Examples are dropped one by one while the prompt is longer than the model takes. */

@@ -31,7 +31,8 @@ export async function readRows(path: string, options: ReadOptions = {}): Promise
   if (plain.endsWith(".json")) return jsonRows(path, text, options);
   if (plain.endsWith(".csv")) return csvRows(path, parseCsv(text, ",", path), options);
   if (plain.endsWith(".tsv")) return csvRows(path, parseCsv(text, "\t", path), options);
-  if (plain.endsWith(".lst") || plain.endsWith(".txt")) {
+  // Labels, and FLORES's sentences.
+  if (/\.(lst|txt|dev|devtest)$/.test(plain)) {
     return linesOf(text).map((line, index) => ({ value: line, place: `${path} line ${index + 1}` }));
   }
   throw new DataError("eval", `expected .jsonl, .json, .csv, .tsv or .parquet, got ${basename(path)}`, {

@@ -25,6 +25,8 @@ export interface DataSource<Row> {
   readonly fieldsOfFile?: (fileName: string) => Readonly<Record<string, unknown>>;
   /** Files with one value a line that give rows a further field. */
   readonly labels?: Readonly<Record<string, { field: string; files: readonly string[] }>>;
+  /** Files with one text a line whose lines belong together: the other file of a file, and the fields of both. */
+  readonly aligned?: { from: string; to: string; file: (path: string) => string };
   /** Where to get it. */
   readonly homepage: string;
   readonly licence: string;
@@ -82,7 +84,9 @@ export class DataStore {
     const rows: DataRow[] = [];
     for (const file of files) {
       const shared = source.fieldsOfFile?.(basename(file).replace(/\..*$/, ""));
-      for (const row of await readRows(file, source))
+      const own =
+        source.aligned === undefined ? await readRows(file, source) : await alignedRows(file, source.aligned);
+      for (const row of own)
         rows.push(shared === undefined ? row : { ...row, value: merged(row.value, shared) });
     }
     const labelled = await this.#labelled(source, split, rows);
@@ -136,6 +140,23 @@ export class DataStore {
       },
     );
   }
+}
+
+async function alignedRows(
+  path: string,
+  { from, to, file }: { from: string; to: string; file: (path: string) => string },
+): Promise<DataRow[]> {
+  const [left, right] = [await readRows(path), await readRows(file(path))];
+  if (left.length !== right.length) {
+    throw new DataError(
+      "eval",
+      `expected ${left.length} lines in ${file(path)} as in ${path}, got ${right.length}`,
+    );
+  }
+  return left.map(({ value, place }, index) => ({
+    value: { [from]: value, [to]: right[index].value },
+    place,
+  }));
 }
 
 function findFiles(folder: string, patterns: readonly string[]): string[] {

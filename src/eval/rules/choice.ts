@@ -13,7 +13,7 @@ import type {
   TaskRequest,
 } from "../task.ts";
 import { encodeApart, lastTokenOf } from "./encoding.ts";
-import type { Question } from "./index.ts";
+import type { Question } from "./question.ts";
 
 type Likelihood = Extract<Answer, { kind: "likelihood" }>;
 

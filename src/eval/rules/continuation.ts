@@ -8,7 +8,7 @@ import type {
   TaskRequest,
 } from "../task.ts";
 import { encodeApart } from "./encoding.ts";
-import type { Question } from "./index.ts";
+import type { Question } from "./question.ts";
 
 export const continuationMetrics: readonly MetricInfo[] = [
   { name: "acc", filter: "none", aggregation: "mean", higherIsBetter: true, isShare: true },

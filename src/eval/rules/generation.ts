@@ -1,7 +1,7 @@
 /** Text until a stop string: filtered, then judged. Repeats are sampled with seeds of their own. */
 import type { GenerateRequest, MetricInfo, SampleScore, TaskDefinition, TaskRequest } from "../task.ts";
 import type { SampleValue } from "../metrics/aggregate.ts";
-import type { Question } from "./index.ts";
+import type { Question } from "./question.ts";
 
 export function generationMetrics<Row>({ filters, metrics }: GenerateRequest<Row>): MetricInfo[] {
   return Object.keys(filters).flatMap((filter) =>

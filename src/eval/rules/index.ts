@@ -1,27 +1,11 @@
 /** The kinds of request: what each asks the model, and how its answers are scored. */
 import { invariant } from "../../base/index.ts";
-import type {
-  Answer,
-  MetricInfo,
-  OpenTaskOptions,
-  RequestRule,
-  SampleScore,
-  TaskDefinition,
-  TaskRequest,
-} from "../task.ts";
+import type { Answer, MetricInfo, RequestRule, SampleScore, TaskDefinition, TaskRequest } from "../task.ts";
 import { choiceMetrics, choiceRequests, scoreChoice } from "./choice.ts";
 import { continuationMetrics, continuationRequest, scoreContinuation } from "./continuation.ts";
 import { generationMetrics, generationRequests, scoreGeneration } from "./generation.ts";
+import type { Question } from "./question.ts";
 import { rollingMetrics, scoreRolling } from "./rolling.ts";
-
-/** A question in its place. */
-export interface Question<Row> {
-  row: Row;
-  /** Preamble and examples. */
-  before: string;
-  index: number;
-  options: OpenTaskOptions;
-}
 
 export function metricsOf<Row>(rule: RequestRule<Row>): readonly MetricInfo[] {
   switch (rule.kind) {

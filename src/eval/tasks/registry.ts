@@ -1,6 +1,14 @@
 /** All tasks and groups by name. A task costs one file and a line here. */
 import { ConfigError, nearest } from "../../base/index.ts";
 import type { Task, TaskGroup } from "../task.ts";
+import { boolq } from "./boolq.ts";
+import { floresTasks } from "./flores.ts";
+import { humaneval } from "./humaneval.ts";
+import { mbpp } from "./mbpp.ts";
+import { openbookqa } from "./openbookqa.ts";
+import { truthfulqaMc1, truthfulqaMc2 } from "./truthfulqa.ts";
+import { wikitext } from "./wikitext.ts";
+import { xlsumTasks } from "./xlsum.ts";
 import { arcChallenge, arcEasy } from "./arc.ts";
 import { gsm8kGreedy, gsm8kMajority, gsm8kSelfConsistency } from "./gsm8k.ts";
 import { hellaswag, hellaswagNvidia } from "./hellaswag.ts";
@@ -15,6 +23,8 @@ import { winogrande, winograndeNvidia } from "./winogrande.ts";
 export const builtInTasks: readonly Task[] = [
   arcEasy,
   arcChallenge,
+  boolq,
+  ...floresTasks,
   gsm8kGreedy,
   gsm8kMajority,
   gsm8kSelfConsistency,
@@ -22,13 +32,20 @@ export const builtInTasks: readonly Task[] = [
   hellaswagNvidia,
   lambada,
   lambadaNvidia,
+  humaneval,
+  mbpp,
   ...mmluTasks,
+  openbookqa,
   piqa,
   piqaNvidia,
+  truthfulqaMc1,
+  truthfulqaMc2,
   ...tydiqaTasks,
   webqs,
+  wikitext,
   winogrande,
   winograndeNvidia,
+  ...xlsumTasks,
 ];
 
 export const builtInGroups: readonly TaskGroup[] = [...mmluGroups, tydiqaGroup];
