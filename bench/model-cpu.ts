@@ -7,7 +7,8 @@
 import { parseArgs } from "node:util";
 import { openDevice } from "../src/device/index.ts";
 import type { Device } from "../src/device/index.ts";
-import { ModelRunner, parseSampling } from "../src/infer/index.ts";
+import { ModelRunner, SteadyBatch } from "../src/infer/index.ts";
+import type { StepRunner } from "../src/infer/index.ts";
 import { countMatmulParameters, Decoder, nemotronPreset, operationsPerToken } from "../src/models/index.ts";
 import { Context, matmulInto } from "../src/tensor/index.ts";
 import type { Tensor } from "../src/tensor/index.ts";
@@ -104,30 +105,28 @@ function trainingRate(context: Context): number {
 function decodeRate(context: Context): { tokensPerSecond: number; hostSeconds: number } {
   using decoder = new Decoder(context, config, { dtype: precision });
   decoder.parameters.initialise(1);
-  using runner = new ModelRunner(context, decoder, {
-    blockSize: 16,
-    numBlocks: 40,
-    maxContext: config.maxPositions,
-    maxPromptRows: 512,
-  });
-  const sequence = {
-    blocks: runner.blocks.take(32),
-    sampling: parseSampling({ temperature: 0 }),
-    numCached: 0,
-    numDrawn: 0,
-  };
-  const first = runner.prompt([{ sequence, tokens: Array.from({ length: 64 }, (_, i) => i + 5) }]);
-  runner.decode([sequence], { tokens: Array.from(first.tokens) }).wait();
+  const cache = { blockSize: 16, numBlocks: 40, maxSequences: 1 };
+  using runner = new ModelRunner(context, decoder, { ...cache, maxContext: config.maxPositions });
   const numSteps = 200;
   let nativeMs = 0;
+  // What is not inside the runner is the scheduler's.
+  const timed: StepRunner = {
+    execute(step) {
+      const queuedMs = performance.now();
+      const pending = runner.execute(step);
+      nativeMs += performance.now() - queuedMs;
+      return pending;
+    },
+    dispose: () => {},
+    [Symbol.dispose]: () => {},
+  };
+  const prompts = [Array.from({ length: 64 }, (_, i) => i + 5)];
+  const steady = new SteadyBatch(timed, { ...cache, maxStepRows: 512, prompts, maxNewTokens: 400 });
+  nativeMs = 0;
   const { device } = context;
   const startMs = performance.now();
-  for (let index = 0; index < numSteps; index++) {
-    const queuedMs = performance.now();
-    const pending = runner.decode([sequence], {});
-    nativeMs += performance.now() - queuedMs;
-    pending.wait();
-  }
+  for (let index = 0; index < numSteps; index++) steady.step();
+  steady.settle();
   device.synchronize();
   const seconds = (performance.now() - startMs) / 1000 / numSteps;
   return { tokensPerSecond: 1 / seconds, hostSeconds: seconds - nativeMs / 1000 / numSteps };

@@ -76,6 +76,11 @@ export class FileError extends NautilusError {
   override readonly code = "file";
 }
 
+/** A model hub refused, could not be reached, or gave what was not asked for. */
+export class HubError extends NautilusError {
+  override readonly code: string = "hub";
+}
+
 /** A request to a running model asks for what cannot be: servers answer 400. */
 export class RequestError extends NautilusError {
   override readonly code = "request";

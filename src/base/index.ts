@@ -2,6 +2,7 @@
 export * from "./config.ts";
 export * from "./dtype.ts";
 export * from "./errors.ts";
+export { type Failure, describeFailure, failureError } from "./failure.ts";
 export * from "./files.ts";
 export * from "./log.ts";
 export * from "./random.ts";

@@ -59,8 +59,23 @@ class ShardedFolder implements TensorSource {
     const existing = this.#open.get(shard);
     if (existing !== undefined) return existing;
     const opened = openWeights(join(this.path, shard));
+    // Before it is looked at: a shard that is refused is closed with the others.
     this.#open.set(shard, opened);
+    this.#expectOnce(shard, opened.names());
     return opened;
+  }
+
+  /** A tensor that lies in a shard and in another by the index: which of the two is meant cannot be known. */
+  #expectOnce(shard: string, names: Iterable<string>): void {
+    for (const name of names) {
+      const indexed = this.#shardOf.get(name) ?? shard;
+      if (indexed === shard) continue;
+      throw new CheckpointError(
+        component,
+        `expected one tensor '${name}' in ${this.path}, got one in ${shard} besides that in ${indexed}`,
+        { hint: "shards of different saves lie in one folder", fields: { name } },
+      );
+    }
   }
 
   info(name: string): StoredTensorInfo {

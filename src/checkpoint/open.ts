@@ -8,8 +8,10 @@ import { CheckpointError, readJson, withFileErrors } from "../base/index.ts";
 import { openFileBytes } from "./bytes.ts";
 import { hasWeights, openCheckpointFolder } from "./folder.ts";
 import { ggufCard, ggufModel } from "./gguf/huggingFace.ts";
+import { ggufTokenizer } from "./gguf/tokenizer.ts";
 import { openGguf } from "./gguf/reader.ts";
 import { huggingFaceConfig } from "./megatron/config.ts";
+import { embeddingName } from "./megatron/names.ts";
 import { huggingFaceView, storedVocabSize } from "./megatron/huggingFace.ts";
 import { parseModelCard } from "./modelCard.ts";
 import type { ModelCard } from "./modelCard.ts";
@@ -31,6 +33,8 @@ export interface ModelCheckpoint extends Disposable {
   readonly vocabSize?: number | undefined;
   /** The tokenizer's files and chat templates by name; names may have a folder in them. */
   readonly tokenizerFiles: ReadonlyMap<string, () => Uint8Array>;
+  /** What stands in the way of a tokenizer that the format holds. */
+  readonly tokenizerReason?: string | undefined;
   /** Further files that belong to the model: generation_config.json, README.md, licenses. */
   readonly otherFiles: ReadonlyMap<string, () => Uint8Array>;
   /** What its card says; undefined where it has none. */
@@ -114,12 +118,14 @@ function openGgufModel(path: string): ModelCheckpoint {
   const file = openGguf(path);
   try {
     const { config, weights } = ggufModel(file);
+    const tokenizer = ggufTokenizer(file.metadata);
     return {
       path,
       kind: "gguf",
       config,
       weights,
-      ...companions(new Map()),
+      ...companions(tokenizer.files),
+      tokenizerReason: tokenizer.reason,
       card: ggufCard(file.metadata),
       [Symbol.dispose]: () => weights.dispose(),
     };
@@ -166,7 +172,7 @@ async function openNemoModel(
   try {
     const vocabSize = wanted ?? nemo.config.vocabSize;
     const weights = huggingFaceView(nemo.weights, nemo.config, vocabSize === undefined ? {} : { vocabSize });
-    const { dtype } = weights.info("model.embed_tokens.weight");
+    const { dtype } = nemo.weights.info(embeddingName);
     const config = huggingFaceConfig(nemo.config, {
       vocabSize: vocabSize ?? storedVocabSize(nemo.weights, nemo.config),
       dtype: torchDtypeNames[dtype] ?? "float32",

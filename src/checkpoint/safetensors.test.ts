@@ -273,6 +273,38 @@ describe("sharded folders", () => {
     );
   });
 
+  it("names a tensor that lies in two shards, a shard that lacks one, and a shard that is cut short", () => {
+    const folder = mkdtempSync(join(work, "shards-"));
+    const headers = ["a", "b"].map((name) => ({ name, dtype: "f32", shape: [4] }) as const);
+    const [first, second] = writeCheckpointFolder(folder, headers, {
+      dataOf: () => [new Uint8Array(16)],
+      maxShardBytes: 1,
+    });
+    const rewrite = (names: readonly string[]): void =>
+      writeSafetensors(
+        join(folder, second),
+        names.map((name) => ({ name, dtype: "f32", shape: [4] })),
+        {
+          dataOf: () => [new Uint8Array(16)],
+        },
+      );
+    rewrite(["a", "b"]);
+    {
+      using source = openCheckpointFolder(folder);
+      expect(() => source.info("b")).toThrow(`got one in ${second} besides that in ${first}`);
+    }
+    rewrite(["c"]);
+    {
+      using source = openCheckpointFolder(folder);
+      expect(() => source.info("b")).toThrow(
+        /expected a tensor 'b' in .*model-00002-of-00002\.safetensors, got none/,
+      );
+    }
+    truncateSync(join(folder, first), 40);
+    using source = openCheckpointFolder(folder);
+    expect(() => source.info("a")).toThrow(/expected a whole safetensors file at .*model-00001-of-00002/);
+  });
+
   it("names a shard that is not there and a folder without weights", () => {
     using source = openCheckpointFolder(broken({ weight_map: { a: "model-00001-of-00001.safetensors" } }));
     expect(() => source.read("a")).toThrow(/model-00001-of-00001\.safetensors, got nothing there/);

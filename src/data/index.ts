@@ -51,3 +51,16 @@ export { listFiles, type SourceFile } from "./sources/files.ts";
 export { readDocuments } from "./sources/read.ts";
 export { type ResolvedSource, type Source, sourceSchema } from "./sources/schema.ts";
 export type { SourceDocument } from "./sources/unit.ts";
+export { layOut, type LayoutOptions, type TextBatch } from "./tuning/batch.ts";
+export {
+  readTuningData,
+  showText,
+  splitTuningData,
+  textsOf,
+  type TuningData,
+  type TuningExample,
+  type TuningStatistics,
+} from "./tuning/dataset.ts";
+export { type EncodedText, encodeText, type EncodeTextOptions } from "./tuning/encode.ts";
+export { packFirstFit, shuffled } from "./tuning/packing.ts";
+export { readTuningRecords, type TuningRecord, type TuningText } from "./tuning/records.ts";

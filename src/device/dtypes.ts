@@ -46,6 +46,15 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   presence: f32,
   frequency: f32,
   logprobs: f32,
+  sources: i32,
+  drawn: i32,
+  biases: f32,
+  entryLengths: i32,
+  rows: i32,
+  allowed: i32,
+  ranks: i32,
+  topTokens: i32,
+  topLogprobs: f32,
   codes: u8,
   scales: f32,
   scaleCodes: u8,
@@ -59,6 +68,9 @@ const byOp: { readonly [Name in OpName]?: Readonly<Record<string, readonly Dtype
   convert: { x: ["f32", "bf16", "f16", "f64"], y: ["f32", "bf16", "f16", "f64"] },
   applyPenalties: { logits: f32 },
   sample: { logits: f32 },
+  biasLogits: { logits: f32 },
+  maskLogits: { logits: f32 },
+  tokenLogprobs: { logits: f32 },
 };
 
 /** The dtypes that the operator table allows for `tensor` of `op`. */

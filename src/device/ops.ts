@@ -441,6 +441,45 @@ export const ops = {
     integers: ["numRows", "vocabSize"],
     floats: [],
   },
+  gatherTokens: {
+    summary:
+      "tokens[row] = drawn[sources[row]] where sources[row] >= 0; the other rows keep theirs. All i32: tokens, sources (N), drawn (numDrawn).",
+    tensors: { sources: "read", drawn: "read", tokens: "update" },
+    integers: ["numRows", "numDrawn"],
+    floats: [],
+  },
+  biasLogits: {
+    summary:
+      "logits[row, tokens[row, i]] += biases[row, i] for i < entryLengths[row]; the tokens of a row differ from each other. logits f32 (B, V); " +
+      "tokens i32, biases f32 (B, maxEntries); entryLengths i32 (B).",
+    tensors: { logits: "update", tokens: "read", biases: "read", entryLengths: "read" },
+    integers: ["numRows", "vocabSize", "maxEntries"],
+    floats: [],
+  },
+  maskLogits: {
+    summary:
+      "logits[rows[m], t] = -Infinity where bit t mod 32 of allowed[m, floor(t / 32)] is 0, for m < numMasks; the rows differ from each other. " +
+      "logits f32 (B, V); rows i32 (numMasks); allowed i32 (numMasks, ceil(V / 32)).",
+    tensors: { logits: "update", rows: "read", allowed: "read" },
+    integers: ["numMasks", "vocabSize"],
+    floats: [],
+  },
+  tokenLogprobs: {
+    summary:
+      "logprobs[row] = logits[row, tokens[row]] - logSumExp(logits[row]); ranks[row] = how many tokens have a higher logit, or an equal one and a lower number. " +
+      "topTokens[row, i], topLogprobs[row, i]: the token of rank i and its log-probability, i < numTop <= 128 (numTop = 0: both null; beyond V: -1 and -Infinity). " +
+      "logits f32 (B, V); tokens, ranks i32 (B); logprobs f32 (B); topTokens i32, topLogprobs f32 (B, numTop).",
+    tensors: {
+      logits: "read",
+      tokens: "read",
+      logprobs: "write",
+      ranks: "write",
+      topTokens: "write?",
+      topLogprobs: "write?",
+    },
+    integers: ["numRows", "vocabSize", "numTop"],
+    floats: [],
+  },
 
   // ---- optimizer ---------------------------------------------------------------------------------------------------
   sumOfSquares: {

@@ -54,9 +54,9 @@ async function openTask<Row>(
     });
   }
   const numShots = options.numShots ?? definition.shots?.count ?? 0;
-  const { pool, numSkipped, isScoredSplit } = await examplePool(definition, store, { all, numShots });
+  const { pool, numSkipped, drawsOneMore } = await examplePool(definition, store, { all, numShots });
   const rows = all.slice(numSkipped);
-  const examples = drawExamples(definition, { rows, pool, numShots, seed: options.seed, isScoredSplit });
+  const examples = drawExamples(definition, { rows, pool, numShots, seed: options.seed, drawsOneMore });
   return {
     numSamples: rows.length,
     sample: (index) =>
@@ -68,7 +68,8 @@ interface ExamplePool<Row> {
   pool: readonly Row[];
   /** First rows of the scored split that serve as examples and are not scored. */
   numSkipped: number;
-  isScoredSplit: boolean;
+  /** One more is drawn, and the question itself left out. */
+  drawsOneMore: boolean;
 }
 
 async function examplePool<Row>(
@@ -76,7 +77,7 @@ async function examplePool<Row>(
   store: DataStore,
   { all, numShots }: { all: readonly Row[]; numShots: number },
 ): Promise<ExamplePool<Row>> {
-  if (numShots === 0) return { pool: [], numSkipped: 0, isScoredSplit: false };
+  if (numShots === 0) return { pool: [], numSkipped: 0, drawsOneMore: false };
   if (request.kind === "rolling")
     throw new ConfigError("eval", `expected no examples for ${name}, got ${numShots}`, {
       hint: "it scores whole texts",
@@ -88,15 +89,17 @@ async function examplePool<Row>(
         `expected at most ${shots.examples.length} examples for ${name}, got ${numShots}`,
       );
     }
-    return { pool: shots.examples, numSkipped: 0, isScoredSplit: false };
+    return { pool: shots.examples, numSkipped: 0, drawsOneMore: false };
   }
   const from =
     shots?.split ?? ["train", "validation", "test"].find((candidate) => candidate in source.splits) ?? split;
-  if (from === split) return { pool: all, numSkipped: 0, isScoredSplit: true };
+  if (from === split) return { pool: all, numSkipped: 0, drawsOneMore: true };
   if (shots?.fromScoredSplit === true && !store.has(source, from))
-    return { pool: all.slice(0, numShots), numSkipped: numShots, isScoredSplit: false };
+    return { pool: all.slice(0, numShots), numSkipped: numShots, drawsOneMore: false };
   const pool = (await store.rows(source, from, only)).slice(shots?.skip ?? 0);
-  return { pool, numSkipped: 0, isScoredSplit: false };
+  // The reference harness also draws one more where a task names neither a test split nor one for examples: it takes the two for
+  // the same. Its examples are reproduced, so this is too.
+  return { pool, numSkipped: 0, drawsOneMore: shots?.split === undefined && split !== "test" };
 }
 
 /** The examples of each row, drawn in the rows' order from one stream as the reference harness does. */
@@ -107,18 +110,18 @@ function drawExamples<Row>(
     pool,
     numShots,
     seed,
-    isScoredSplit,
-  }: { rows: readonly Row[]; pool: readonly Row[]; numShots: number; seed: number; isScoredSplit: boolean },
+    drawsOneMore,
+  }: { rows: readonly Row[]; pool: readonly Row[]; numShots: number; seed: number; drawsOneMore: boolean },
 ): readonly (readonly Row[])[] {
   if (numShots === 0) return rows.map(() => []);
-  const numNeeded = isScoredSplit ? numShots + 1 : numShots;
+  const numNeeded = drawsOneMore ? numShots + 1 : numShots;
   if (pool.length < numNeeded)
     throw new ConfigError("eval", `expected at most ${pool.length} examples for ${name}, got ${numShots}`);
   const isFirst = shots?.order === "first" || shots?.examples !== undefined;
   const random = new PythonRandom(seed);
   return rows.map((row) => {
     const others = (drawn: readonly Row[]): readonly Row[] =>
-      isScoredSplit ? drawn.filter((example) => !isSame(example, row)).slice(0, numShots) : drawn;
+      drawsOneMore ? drawn.filter((example) => !isSame(example, row)).slice(0, numShots) : drawn;
     if (isFirst) return others(pool.slice(0, numNeeded));
     const drawn = others(random.sampleIndices(pool.length, numNeeded).map((place) => pool[place]));
     if (drawn.length === numShots) return drawn;

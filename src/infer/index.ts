@@ -1,15 +1,7 @@
-/** Inference: the paged cache, the runner on token ids, sampling options. Text enters in the engine alone. */
-export { BlockAllocator } from "./blocks.ts";
-export { generateTokens } from "./generate.ts";
-export type { FinishReason, TokenEvent, TokenRequest } from "./generate.ts";
-export { batchBucket, ModelRunner } from "./runner.ts";
-export type { DrawnTokens, PendingTokens, RunnerOptions } from "./runner.ts";
-export { parseSampling } from "./sampling.ts";
-export type { SamplingInput, SamplingOptions } from "./sampling.ts";
-export type { RunnerSequence } from "./stepInputs.ts";
-export { generateText } from "./generateText.ts";
-export type { TextEvent, TextRequest } from "./generateText.ts";
-export { TextStream } from "./textStream.ts";
+/** Inference: the engine (scheduler, paged cache, runner on token ids), sampling options, and a language model over an engine. */
+export type { BlockTable } from "./cache/blockTable.ts";
+export type { ConstraintCompiler, ConstraintState } from "./constraint/contract.ts";
+export type { AdapterSlots } from "./engine/adapters.ts";
 export type {
   Engine,
   EngineEvent,
@@ -20,3 +12,24 @@ export type {
   OutputConstraint,
   TokenLogprobs,
 } from "./engine/contract.ts";
+export { EngineCore } from "./engine/core.ts";
+export type { EngineCoreOptions } from "./engine/core.ts";
+export { createEngine, defaultBlockSize } from "./engine/create.ts";
+export type { EngineOptions } from "./engine/create.ts";
+export { generateTogether } from "./engine/together.ts";
+export type { IndexedEvent } from "./engine/together.ts";
+export { EngineLanguageModel } from "./evaluation/engineLanguageModel.ts";
+export type { EngineLanguageModelOptions } from "./evaluation/engineLanguageModel.ts";
+export { generateText, promptTokens } from "./generateText.ts";
+export type { TextRequest } from "./generateText.ts";
+export { batchBucket } from "./runner/decodeGraphs.ts";
+export { ModelRunner } from "./runner/modelRunner.ts";
+export type { RunnerOptions } from "./runner/modelRunner.ts";
+export { SteadyBatch } from "./runner/steadyBatch.ts";
+export type { PendingStep, RunnerTask, StepResult, StepRunner } from "./runner/task.ts";
+export { parseSampling } from "./sampling.ts";
+export type { SamplingInput, SamplingOptions } from "./sampling.ts";
+export { Scheduler } from "./scheduler/scheduler.ts";
+export type { SchedulerOptions, Step, StepPiece } from "./scheduler/scheduler.ts";
+export { Sequence } from "./scheduler/sequence.ts";
+export { TextStream } from "./textStream.ts";

@@ -20,10 +20,13 @@ export class TextStream {
     return this.#isStopped;
   }
 
-  /** Text that is certain after this token. */
-  push(token: number): string {
+  /** Text that is certain after this token. With `seesStops` false all of it is, and stop strings are text like any other. */
+  push(token: number, seesStops = true): string {
     if (this.#isStopped) return "";
-    return this.#take(this.#held + this.#decoder.push(token));
+    const text = this.#held + this.#decoder.push(token);
+    if (seesStops) return this.#take(text);
+    this.#held = "";
+    return text;
   }
 
   /** What is left at the end. */

@@ -1,6 +1,8 @@
 /** Models: the shared decoder, and one folder per family. Knows no device by name, no training and no serving. */
+export * from "./adapters/index.ts";
 export { checkDecoderConfig } from "./common/config.ts";
 export type { DecoderConfig } from "./common/config.ts";
+export { configText } from "./common/configText.ts";
 export { Decoder } from "./common/decoder.ts";
 export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
 export { Projection, projectionSites } from "./common/projection.ts";
@@ -23,6 +25,7 @@ export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.
 export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory } from "./common/memory.ts";
 export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
 export {
+  checkModelConfig,
   loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,

@@ -6,6 +6,7 @@ import type { FloatDtype } from "../base/index.ts";
 import { openCheckpointFolder } from "../checkpoint/index.ts";
 import type { ModelCheckpoint, TensorSource } from "../checkpoint/index.ts";
 import type { Context } from "../tensor/index.ts";
+import { checkDecoderConfig } from "./common/config.ts";
 import type { DecoderConfig } from "./common/config.ts";
 import { refuseForeignFeatures } from "./common/configKeys.ts";
 import { Decoder } from "./common/decoder.ts";
@@ -24,6 +25,12 @@ export function modelFamily({ family: name }: Pick<DecoderConfig, "family">): Mo
   const family = families.find((candidate) => candidate.name === name);
   if (family !== undefined) return family;
   throw new ConfigError("model", `expected a known family, got '${name}'`);
+}
+
+/** Checks what the shapes need and what the family's files can say. Throws ConfigError. */
+export function checkModelConfig(config: DecoderConfig): DecoderConfig {
+  modelFamily(config).checkShape?.(config);
+  return checkDecoderConfig(config);
 }
 
 /** The names of all presets, family by family. */

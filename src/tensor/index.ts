@@ -34,5 +34,6 @@ export { languageModelLoss, tokenLosses } from "./ops/loss.ts";
 export type { LanguageModelLossOptions, TokenLossOptions } from "./ops/loss.ts";
 export { normalise } from "./ops/norm.ts";
 export type { NormResult, NormWeights } from "./ops/norm.ts";
+export { stackRows } from "./ops/stack.ts";
 export { arenaLayout, ParameterStore } from "./parameterStore.ts";
 export type { Initializer, ParameterArena, ParameterSpec, ParameterStoreOptions } from "./parameterStore.ts";

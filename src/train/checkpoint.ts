@@ -17,14 +17,18 @@ import {
 import { openSafetensors, verifyChecksums, writeChecksums, writeSafetensors } from "../checkpoint/index.ts";
 import type { Decoder } from "../models/index.ts";
 import { loadModelWeights, saveModelFolder } from "../models/index.ts";
-import type { Context, Tensor } from "../tensor/index.ts";
+import type { Context, ParameterStore, Tensor } from "../tensor/index.ts";
 import type { RunState } from "./loop.ts";
 import type { AdamW } from "./optimizer.ts";
 
 export interface CheckpointContents {
   decoder: Decoder;
   optimizer: AdamW;
+  /** What is trained beside a frozen decoder: then its parameters are saved in the model's place, and its files by `saveFiles`. */
+  adapter?: { parameters: ParameterStore; saveFiles(folder: string): void } | undefined;
 }
+
+const adapterName = "adapter.safetensors";
 
 export interface SaveOptions {
   /** Files copied into the model folder: the tokenizer. By name. */
@@ -59,7 +63,7 @@ export function listCheckpoints(runFolder: string): Found[] {
 /** Saves a checkpoint and gives its folder. Throws FileError; what stood before still stands then. */
 export function saveCheckpoint(
   runFolder: string,
-  { decoder, optimizer }: CheckpointContents,
+  { decoder, optimizer, adapter }: CheckpointContents,
   { state, ...options }: SaveOptions & { state: RunState },
 ): string {
   const folder = join(runFolder, "checkpoints");
@@ -68,8 +72,12 @@ export function saveCheckpoint(
   removeFolder(temporary);
   try {
     makeFolder(component, temporary);
-    saveModelFolder(decoder, join(temporary, "model"), options.extraFiles ?? {});
-    writeOptimizer(optimizer, join(temporary, "optimizer.safetensors"));
+    if (adapter === undefined) saveModelFolder(decoder, join(temporary, "model"), options.extraFiles ?? {});
+    else {
+      writeTensors(parametersOf(adapter.parameters), join(temporary, adapterName));
+      adapter.saveFiles(join(temporary, "adapter"));
+    }
+    writeTensors(optimizer.tensors(), join(temporary, "optimizer.safetensors"));
     writeText(
       component,
       join(temporary, "state.json"),
@@ -93,8 +101,12 @@ function removeFolder(path: string): void {
   );
 }
 
-function writeOptimizer(optimizer: AdamW, path: string): void {
-  const states = optimizer.tensors();
+/** Views of an adapter's parameters, that the caller disposes. */
+function parametersOf(store: ParameterStore): { name: string; tensor: Tensor }[] {
+  return [...store].map((parameter) => ({ name: parameter.name, tensor: parameter.alias() }));
+}
+
+function writeTensors(states: readonly { name: string; tensor: Tensor }[], path: string): void {
   const headers = states.map(({ name, tensor }) => ({
     name,
     dtype: storedDtype(tensor.dtype),
@@ -122,12 +134,17 @@ function storedDtype(dtype: string): "f32" | "bf16" {
 export function loadCheckpoint(
   context: Context,
   path: string,
-  { decoder, optimizer }: CheckpointContents,
+  { decoder, optimizer, adapter }: CheckpointContents,
 ): RunState {
   verifyChecksums(path);
-  loadModelWeights(context, decoder, join(path, "model"));
-  using source = openSafetensors(join(path, "optimizer.safetensors"));
-  const states = optimizer.tensors();
+  if (adapter === undefined) loadModelWeights(context, decoder, join(path, "model"));
+  else readTensors(path, adapterName, parametersOf(adapter.parameters));
+  readTensors(path, "optimizer.safetensors", optimizer.tensors());
+  return readState(join(path, "state.json"));
+}
+
+function readTensors(path: string, file: string, states: readonly { name: string; tensor: Tensor }[]): void {
+  using source = openSafetensors(join(path, file));
   try {
     for (const { name, tensor } of states) {
       checkTensor(path, tensor, { name, info: source.info(name) });
@@ -136,7 +153,6 @@ export function loadCheckpoint(
   } finally {
     for (const { tensor } of states) tensor.dispose();
   }
-  return readState(join(path, "state.json"));
 }
 
 function checkTensor(

@@ -12,7 +12,7 @@ import type { AdamW } from "./optimizer.ts";
 import { countSteps, learningRateAt, sequencesAt } from "./schedule.ts";
 import type { BatchSchedule, LearningRateSchedule } from "./schedule.ts";
 import { TrainingStep } from "./step.ts";
-import type { HostBatch, PendingStep } from "./step.ts";
+import type { HostBatch, PendingStep, StepRunner } from "./step.ts";
 
 /** Where a run stands; all of it is in the checkpoint. */
 export interface RunState {
@@ -75,8 +75,8 @@ export interface FinishedStep {
 
 export interface RunEvents {
   stepEnd?(step: FinishedStep): void;
-  /** Measures held-out loss; every so many steps and after the last. */
-  evaluate?(state: RunState): void;
+  /** Measures held-out loss, every so many steps and after the last; true ends the run early. */
+  evaluate?(state: RunState): boolean | void;
   /** Saves everything; the device is idle. */
   checkpoint?(state: RunState): void;
 }
@@ -96,9 +96,7 @@ const normDecay = 0.98;
 const normDelaySteps = 3;
 
 export class TrainingRun {
-  readonly #context: Context;
-  readonly #decoder: Decoder;
-  readonly #optimizer: AdamW;
+  readonly #makeStep: () => StepRunner;
   readonly #data: TrainingData;
   readonly #options: LoopOptions;
   readonly #events: RunEvents;
@@ -108,16 +106,23 @@ export class TrainingRun {
 
   constructor(
     context: Context,
-    parts: { decoder: Decoder; optimizer: AdamW; data: TrainingData },
+    parts: {
+      decoder: Decoder;
+      optimizer: AdamW;
+      data: TrainingData;
+      /** Another objective than the next token; the run disposes it. */
+      makeStep?: () => StepRunner;
+    },
     {
       options,
       events = {},
       state = initialRunState,
     }: { options: LoopOptions; events?: RunEvents; state?: Readonly<RunState> },
   ) {
-    this.#context = context;
-    this.#decoder = parts.decoder;
-    this.#optimizer = parts.optimizer;
+    const { decoder, optimizer } = parts;
+    const { recompute, lossChunkBytes: chunkBytes } = options;
+    this.#makeStep =
+      parts.makeStep ?? (() => new TrainingStep(context, { decoder, optimizer, recompute, chunkBytes }));
     this.#data = parts.data;
     this.#options = options;
     this.#events = events;
@@ -139,16 +144,12 @@ export class TrainingRun {
    */
   async run(signal?: AbortSignal): Promise<RunOutcome> {
     const options = this.#options;
-    using step = new TrainingStep(this.#context, {
-      decoder: this.#decoder,
-      optimizer: this.#optimizer,
-      recompute: options.recompute,
-      chunkBytes: options.lossChunkBytes,
-    });
+    using step = this.#makeStep();
     let previous: QueuedStep | undefined;
     this.#lastReadMs = performance.now();
     const isStopped = (): boolean => signal?.aborted === true;
-    while (this.#state.step < this.#numSteps && !isStopped()) {
+    let hasConverged = false;
+    while (this.#state.step < this.#numSteps && !isStopped() && !hasConverged) {
       const queued = this.#queue(step);
       if (previous !== undefined) this.#finish(previous);
       previous = queued;
@@ -157,7 +158,7 @@ export class TrainingRun {
       if (isEvaluation || isCheckpoint) {
         this.#finish(previous);
         previous = undefined;
-        if (isEvaluation) this.#events.evaluate?.(this.#state);
+        if (isEvaluation) hasConverged = this.#events.evaluate?.(this.#state) === true;
         if (isCheckpoint) this.#events.checkpoint?.(this.#state);
         this.#lastReadMs = performance.now();
       }
@@ -166,10 +167,10 @@ export class TrainingRun {
     }
     if (previous !== undefined) this.#finish(previous);
     this.#events.checkpoint?.(this.#state);
-    return this.#state.step >= this.#numSteps ? "finished" : "stopped";
+    return this.#state.step >= this.#numSteps || hasConverged ? "finished" : "stopped";
   }
 
-  #queue(step: TrainingStep): QueuedStep {
+  #queue(step: StepRunner): QueuedStep {
     const options = this.#options;
     const state = this.#state;
     const numSequences = sequencesAt(options.batches, state.tokensSeen, options.sequenceLength);

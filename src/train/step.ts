@@ -3,10 +3,11 @@
  * queued; loss and norm come back through readbacks, so that a GPU works on while the host prepares the next step.
  */
 import { invariant } from "../base/index.ts";
-import type { Decoder, SequenceBatch } from "../models/index.ts";
+import type { Adapter, Decoder, SequenceBatch } from "../models/index.ts";
 import { Storage, Tape, Tensor } from "../tensor/index.ts";
 import type { Context, PendingValues, RecomputePolicy } from "../tensor/index.ts";
 import type { AdamW } from "./optimizer.ts";
+import type { PreferenceRows } from "./tuning/rows.ts";
 
 /** Sequences as the data side hands them over: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
 export interface HostBatch {
@@ -18,6 +19,8 @@ export interface HostBatch {
   /** Restarting positions; counted from 0 in each sequence where absent. */
   positions?: Int32Array | undefined;
   cuSeqLens?: Int32Array | undefined;
+  /** Which rows are compared with which, in batches of preferences. */
+  preference?: PreferenceRows | undefined;
 }
 
 export const ignoreIndex = -100;
@@ -43,10 +46,16 @@ export interface PendingStep {
   wait(): StepResult;
 }
 
-export class TrainingStep implements Disposable {
+/** What makes an optimizer step of micro-batches: one for each kind of objective. */
+export interface StepRunner extends Disposable {
+  run(microBatches: readonly HostBatch[], options: StepOptions): PendingStep;
+}
+
+export class TrainingStep implements StepRunner {
   readonly #context: Context;
   readonly #decoder: Decoder;
   readonly #optimizer: AdamW;
+  readonly #adapter: Adapter | undefined;
   readonly #recompute: RecomputePolicy;
   readonly #chunkBytes: number | undefined;
   readonly #lossSum: Tensor;
@@ -56,10 +65,19 @@ export class TrainingStep implements Disposable {
     {
       decoder,
       optimizer,
+      adapter,
       recompute,
       chunkBytes,
-    }: { decoder: Decoder; optimizer: AdamW; recompute: RecomputePolicy; chunkBytes?: number | undefined },
+    }: {
+      decoder: Decoder;
+      optimizer: AdamW;
+      /** Whose dropout takes its random bits from the step's seed. */
+      adapter?: Adapter | undefined;
+      recompute: RecomputePolicy;
+      chunkBytes?: number | undefined;
+    },
   ) {
+    this.#adapter = adapter;
     this.#context = context;
     this.#decoder = decoder;
     this.#optimizer = optimizer;
@@ -73,7 +91,12 @@ export class TrainingStep implements Disposable {
     const context = this.#context;
     const numTargets = microBatches.reduce((total, batch) => total + countTargets(batch.targets), 0);
     context.device.run("fill", { y: this.#lossSum, numElements: 1, value: 0 });
-    for (const batch of microBatches) this.#accumulate(batch, numTargets);
+    for (const [microBatch, batch] of microBatches.entries()) {
+      if (this.#adapter !== undefined)
+        this.#adapter.dropoutBits = { seed: options.seed * 2 ** 24 + options.step, microBatch };
+      this.#accumulate(batch, numTargets);
+    }
+    if (this.#adapter !== undefined) this.#adapter.dropoutBits = undefined;
     this.#optimizer.step(context, options);
     const loss = this.#lossSum.readback();
     const norm = this.#optimizer.norm.readback();

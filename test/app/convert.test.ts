@@ -20,10 +20,16 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeValues, roundTo } from "../../src/base/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
-import { loadCheckpointModel, parseModelConfig, saveModelFolder } from "../../src/models/index.ts";
+import {
+  loadCheckpointModel,
+  modelFamily,
+  parameterSpecs,
+  parseModelConfig,
+  saveModelFolder,
+} from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { contents, fixture, nemotronVocabSize, smallConfig, writeModel } from "./model-folders.ts";
-import { runCli } from "./run-cli.ts";
+import { runCli, startCli } from "./run-cli.ts";
 
 const work = mkdtempSync(join(tmpdir(), "nautilus-convert-"));
 const at = (...parts: string[]): string => join(work, ...parts);
@@ -48,7 +54,7 @@ async function throughDecoder(from: string, to: string): Promise<void> {
 }
 
 describe("there and back", () => {
-  it.each(["nemotron-tiny", "llama-tiny", "mistral-7b-v0.3", "qwen2.5-0.5b"])(
+  it.each(["nemotron-tiny", "llama-3.1-8b", "mistral-7b-v0.3", "qwen2.5-0.5b", "gpt2-tiny"])(
     "%s: Hugging Face, Nautilus, .nemo, Nautilus, Hugging Face give the same bits",
     async (preset) => {
       const folder = at(`round-${preset}`);
@@ -73,6 +79,19 @@ describe("there and back", () => {
       expect({ ...after, bosId: 0, eosId: 0, padId: 0 }).toEqual({ ...before, bosId: 0, eosId: 0, padId: 0 });
     },
   );
+
+  it("NeMo's own GPT gives the tensors that transformers has", async () => {
+    const expected = await contents(fixture("golden/families/gpt2"));
+    expect(await contents(fixture("golden/gpt2.nemo"))).toEqual(expected);
+    await convert(fixture("golden/gpt2.nemo"), at("gpt2"), "--verify");
+    expect(await contents(at("gpt2"))).toEqual(expected);
+    await convert(at("gpt2"), at("gpt2.nemo"), "--verify");
+    expect(await contents(at("gpt2.nemo"))).toEqual(expected);
+    const [written, theirs] = [at("gpt2"), fixture("golden/families/gpt2")].map((folder) =>
+      parseModelConfig(json(join(folder, "config.json"))),
+    );
+    expect({ ...written, bosId: 0, eosId: 0 }).toEqual({ ...theirs, bosId: 0, eosId: 0 });
+  });
 
   it("says what it wrote, as JSON too", async () => {
     const stdout = await convert(at("nemotron"), at("as-json"), "--json", "--verify");
@@ -243,6 +262,22 @@ describe("what is refused", () => {
     await expectRefusal([folder, at("refused")], /two tensors named 'model\.norm\.weight'/);
   });
 
+  it("Ctrl-C, at once, with the old target in place and nothing beside it", async () => {
+    const vocabSize = 300_000;
+    await writeModel(at("large"), smallConfig("nemotron-tiny"), { dtype: "bf16" });
+    sparseEmbedding(at("large"), vocabSize);
+    await convert(at("nemotron"), at("stopped"));
+    const before = await contents(at("stopped"));
+    const { child, result } = startCli(["convert", at("large"), at("stopped"), "--force"]);
+    await new Promise<void>((resolve) => child.stderr?.once("data", () => resolve()));
+    child.kill("SIGINT");
+    const { code, stderr } = await result;
+    expect(stderr).toContain("stopping; nothing is written");
+    expect(code).toBe(130);
+    expect(await contents(at("stopped"))).toEqual(before);
+    expect(readdirSync(work).filter((name) => name.startsWith("stopped"))).toEqual(["stopped"]);
+  });
+
   it("a write that the disk refuses, naming the file, with the old target in place", async () => {
     await convert(at("nemotron"), at("limited"));
     const before = await contents(at("limited"));
@@ -260,6 +295,28 @@ describe("what is refused", () => {
     expect(readdirSync(work).filter((name) => name.startsWith("limited"))).toEqual(["limited"]);
   });
 });
+
+/** Gives a model of a small width an embedding and a head of gigabytes, all zeros, that take no disk. */
+function sparseEmbedding(folder: string, vocabSize: number): void {
+  const width = 24 * 64;
+  const config = smallConfig("nemotron-tiny", { vocabSize, width, numHeads: 3, headDim: 8, numLayers: 1 });
+  const family = modelFamily(config);
+  writeFileSync(join(folder, "config.json"), JSON.stringify(family.writeConfig(config, "bfloat16")));
+  let offset = 0;
+  const shapes = new Map(parameterSpecs(config).map(({ name, shape }) => [name, shape]));
+  const entries = family.weightSlices(config).map(({ name, parameter, numRows }) => {
+    const shape = [numRows, ...(shapes.get(parameter) ?? []).slice(1)];
+    const begin = offset;
+    offset += 2 * shape.reduce((product, length) => product * length, 1);
+    return [name, { dtype: "BF16", shape, data_offsets: [begin, offset] }] as const;
+  });
+  const header = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(header.byteLength));
+  const path = join(folder, "model.safetensors");
+  writeFileSync(path, Buffer.concat([prefix, header]));
+  truncateSync(path, 8 + header.byteLength + offset);
+}
 
 /** Changes the header of the only weights file, which stays as long as it was. */
 function editHeader(folder: string, change: (text: string) => string): void {

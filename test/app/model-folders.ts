@@ -30,7 +30,7 @@ export function smallConfig(preset: string, changes: Partial<DecoderConfig> = {}
     numKvHeads: isLearned ? 3 : 1,
     headDim,
     maxPositions: 64,
-    rotary: base.rotary && { rotaryDim: base.rotary.rotaryDim === base.headDim ? 8 : 4, base: 10000 },
+    rotary: base.rotary && { ...base.rotary, rotaryDim: base.rotary.rotaryDim === base.headDim ? 8 : 4 },
     ...changes,
   });
 }

@@ -10,7 +10,7 @@ import type { FloatDtype } from "../../src/base/index.ts";
 import { openSafetensors } from "../../src/checkpoint/index.ts";
 import type { TensorSource } from "../../src/checkpoint/index.ts";
 import type { Device } from "../../src/device/index.ts";
-import { generateTokens, ModelRunner, parseSampling } from "../../src/infer/index.ts";
+import { createEngine, parseSampling } from "../../src/infer/index.ts";
 import {
   Decoder,
   loadModelFolder,
@@ -21,6 +21,7 @@ import {
 import { Context, Tape } from "../../src/tensor/index.ts";
 import type { Tensor } from "../../src/tensor/index.ts";
 import { ignoreIndex } from "../../src/train/index.ts";
+import { plainTokenizer } from "../plain-tokenizer.ts";
 import { openOrSkip } from "../open-device.ts";
 
 const root = fileURLToPath(new URL("../fixtures/golden/families", import.meta.url));
@@ -143,18 +144,18 @@ describe.each(["reference", "cpu", "cuda"] as const)("families on %s against tra
   it.for(cases)("%s: 64 greedy tokens", async (name, test) => {
     using device = await openOrSkip(kind, test);
     await withModel(device, { name, dtype: "f32" }, async ({ context, decoder, golden }) => {
-      using runner = new ModelRunner(context, decoder, {
+      await using engine = createEngine(context, decoder, {
+        tokenizer: plainTokenizer(decoder.config.vocabSize),
+        endTokens: [],
         blockSize: 16,
-        numBlocks: 6,
-        maxContext: 96,
-        maxPromptRows: 3,
-        numTokens: decoder.config.vocabSize,
+        cacheTokens: 96,
+        maxStepRows: 3,
       });
       const prompt = [...values(golden, "prompt")];
       const sampling = parseSampling({ temperature: 0, maxTokens: 64 });
       const tokens: number[] = [];
-      for await (const event of generateTokens(runner, [{ prompt, sampling, endTokens: [] }]))
-        tokens.push(event.token);
+      for await (const event of engine.generate({ prompt, sampling }))
+        if (event.type === "token") tokens.push(event.token);
       expect(tokens).toEqual([...values(golden, "continuation")]);
     });
   });

@@ -54,10 +54,12 @@ export class FakeEngine implements Engine {
   #adapters: string[];
   #numRunning = 0;
   #isCrashed = false;
+  #crashesAfter: number;
   readonly #totals = { numPromptTokens: 0, numGeneratedTokens: 0, numSteps: 0 };
 
   constructor(options: FakeEngineOptions = {}) {
     this.#options = options;
+    this.#crashesAfter = options.crashAfterTokens ?? Infinity;
     this.tokenizer = options.tokenizer ?? tinyTokenizer();
     this.#adapters = [...(options.adapters ?? [])];
     const adapters = (): readonly string[] => this.#adapters;
@@ -140,6 +142,7 @@ export class FakeEngine implements Engine {
   /** Lives again after a crash. */
   restart(): void {
     this.#isCrashed = false;
+    this.#crashesAfter = Infinity;
   }
 
   crash(): void {
@@ -169,8 +172,7 @@ export class FakeEngine implements Engine {
   }
 
   #checkAlive(): void {
-    const { crashAfterTokens = Infinity } = this.#options;
-    if (this.#totals.numGeneratedTokens >= crashAfterTokens) this.#isCrashed = true;
+    if (this.#totals.numGeneratedTokens >= this.#crashesAfter) this.#isCrashed = true;
     if (this.#isCrashed) throw new EngineFailedError("engine", "expected a running engine, got a dead one");
   }
 

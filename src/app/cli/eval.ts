@@ -35,7 +35,7 @@ export function registerEval(program: Command): void {
     )
     .option("--no-nvidia", "leave out the second column, as NVIDIA's copy of the harness scores")
     .option("--temperature <value>", "of tasks that sample answers", realNumber(0))
-    .option("--batch-tokens <count>", "tokens that the model reads at once", wholeNumber(1), 4096)
+    .option("--batch-tokens <count>", "tokens that the model reads in one step", wholeNumber(1))
     .option(
       "--bootstrap-iterations <count>",
       "resamples for standard errors of perplexities",

@@ -9,7 +9,7 @@ export function registerGenerate(program: Command): void {
     .description("continue a prompt with a trained model; without --prompt, read it from standard input")
     .requiredOption(
       "--model <folder>",
-      "a run, one of its checkpoints, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
+      "a run, one of its checkpoints, a pulled org/name, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
     )
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)

@@ -14,6 +14,7 @@ import { registerEval } from "./eval.ts";
 import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
+import { registerPull } from "./pull.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -37,6 +38,7 @@ function buildProgram(): Command {
     registerTrain,
     registerGenerate,
     registerEval,
+    registerPull,
     registerTokenizer,
     registerData,
     registerModel,

@@ -1,7 +1,6 @@
 /** The measurements behind `nautilus bench gpu`: each times work on random values, best of several runs, device idle before and after. */
 import { formatBytes } from "../../base/index.ts";
-import { ModelRunner, parseSampling } from "../../infer/index.ts";
-import type { RunnerSequence } from "../../infer/index.ts";
+import { ModelRunner, SteadyBatch } from "../../infer/index.ts";
 import { countMatmulParameters, Decoder, operationsPerToken, trainingMemory } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { matmulInto, selfAttention, Tape, watch } from "../../tensor/index.ts";
@@ -280,34 +279,19 @@ export function measureDecode(context: Context, config: DecoderConfig, batch: nu
   using decoder = new Decoder(context, config, { dtype: "bf16" });
   decoder.parameters.initialise(1);
   const blocksEach = (firstContext + 2 * numSteps) / blockSize + 1;
-  using runner = new ModelRunner(context, decoder, {
-    blockSize,
-    numBlocks: batch * blocksEach,
-    maxContext,
-    maxPromptRows: 2048,
-  });
-  const sampling = parseSampling({ temperature: 0 });
-  const sequences: RunnerSequence[] = Array.from({ length: batch }, () => ({
-    blocks: runner.blocks.take(blocksEach),
-    sampling,
-    numCached: 0,
-    numDrawn: 0,
-  }));
+  const cache = { blockSize, numBlocks: batch * blocksEach, maxSequences: batch };
+  using runner = new ModelRunner(context, decoder, { ...cache, maxContext });
   const prompt = Array.from(
     { length: firstContext },
     (_, position) => (position * 7919 + 13) % config.vocabSize,
   );
-  const drawn = runner.prompt(sequences.map((sequence) => ({ sequence, tokens: prompt })));
-  runner.decode(sequences, { tokens: Array.from(drawn.tokens) }).wait();
+  const prompts = Array.from({ length: batch }, () => prompt);
+  const maxStepRows = Math.max(2048, batch);
+  const steady = new SteadyBatch(runner, { ...cache, maxStepRows, prompts, maxNewTokens: 2 * numSteps });
   context.device.synchronize();
   const startMs = performance.now();
-  let last = runner.decode(sequences, {});
-  for (let step = 1; step < numSteps; step++) {
-    const next = runner.decode(sequences, {});
-    last.wait();
-    last = next;
-  }
-  last.wait();
+  for (let step = 0; step < numSteps; step++) steady.step();
+  steady.settle();
   const seconds = (performance.now() - startMs) / 1000 / numSteps;
   const weightBytes = 2 * countMatmulParameters(config);
   const cacheBytes =

@@ -5,11 +5,9 @@ import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import { countParameters } from "../../models/index.ts";
-import { Context } from "../../tensor/index.ts";
 import { parseRecipe } from "../../train/index.ts";
+import { openEngine } from "../api/openEngine.ts";
 import { demoRecipe } from "../recipes/demo.ts";
-import { runnerFor } from "./generate.ts";
-import { endTokens, openModel } from "./openModel.ts";
 import { recipeModel, runRecipe, trialSpeed } from "./train.ts";
 
 /** The verb's options. */
@@ -50,7 +48,7 @@ export async function demoCommand(options: DemoCliOptions): Promise<void> {
     process.exitCode = 130;
     return;
   }
-  await write(new Context(device), options.run);
+  await write(device, options.run);
   note(`\nDone in ${formatDuration((performance.now() - startMs) / 1000)}. The model is in ${options.run}. Next:
 
   npx nautilus generate --model ${options.run} --prompt "import {" --max-tokens 200 --temperature 0.8 --top-k 50
@@ -75,23 +73,18 @@ function fastestPrecision(
 }
 
 /** Lets the trained model continue a few prompts, shown as it writes. */
-async function write(context: Context, run: string): Promise<void> {
-  using model = await openModel(context, run);
+async function write(device: Device, run: string): Promise<void> {
+  await using open = await openEngine({ model: run, on: device });
   for (const [index, prompt] of prompts.entries()) {
-    const requests = [
-      {
-        prompt,
-        sampling: parseSampling({ maxTokens: tokensPerSample, temperature: 0.7, topK: 40, seed: index + 1 }),
-      },
-    ];
-    using runner = runnerFor(context, model, requests);
+    const sampling = parseSampling({
+      maxTokens: tokensPerSample,
+      temperature: 0.7,
+      topK: 40,
+      seed: index + 1,
+    });
     process.stdout.write(`\n--- it writes, from ${JSON.stringify(prompt)} ---\n${prompt}`);
-    for await (const { text } of generateText(runner, model.tokenizer, {
-      requests,
-      endTokens: endTokens(model.folder, model.tokenizer),
-    })) {
-      process.stdout.write(text);
-    }
+    for await (const { event } of generateText(open.engine, open.tokenizer, [{ prompt, sampling }]))
+      if (event.type !== "prompt") process.stdout.write(event.text);
     process.stdout.write("\n");
   }
 }

@@ -1,12 +1,10 @@
 /** `nautilus generate`: prompts in, text out as it is drawn. */
 import { readFileSync } from "node:fs";
 import { ConfigError, formatCount } from "../../base/index.ts";
-import { openDevice } from "../../device/index.ts";
-import { generateText, ModelRunner, parseSampling } from "../../infer/index.ts";
-import type { SamplingInput, TextEvent, TextRequest } from "../../infer/index.ts";
-import { Context } from "../../tensor/index.ts";
-import { endTokens, openModel } from "./openModel.ts";
-import type { OpenModel } from "./openModel.ts";
+import { generateText, parseSampling } from "../../infer/index.ts";
+import type { IndexedEvent, SamplingInput, TextRequest } from "../../infer/index.ts";
+import { openEngine } from "../api/openEngine.ts";
+import type { OpenEngine } from "../api/openEngine.ts";
 
 /** The verb's options. */
 export interface GenerateCliOptions {
@@ -27,28 +25,6 @@ export interface GenerateCliOptions {
   threads?: number;
   logprobs?: boolean;
   json?: boolean;
-}
-
-const blockSize = 16;
-
-/** A runner with room for `requests` at their longest. */
-export function runnerFor(
-  context: Context,
-  { decoder, tokenizer }: OpenModel,
-  requests: readonly TextRequest[],
-): ModelRunner {
-  const { maxPositions } = decoder.config;
-  const numTokens = requests.map(({ prompt, sampling }) =>
-    Math.min(maxPositions, Math.max(1, tokenizer.encode(prompt).length) + sampling.maxTokens + 1),
-  );
-  const numBlocks = numTokens.reduce((total, count) => total + Math.ceil(count / blockSize), 0);
-  return new ModelRunner(context, decoder, {
-    blockSize,
-    numBlocks,
-    maxContext: maxPositions,
-    maxPromptRows: 2048,
-    numTokens: tokenizer.vocabSize,
-  });
 }
 
 function readPrompts(options: GenerateCliOptions): string[] {
@@ -83,18 +59,15 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
       sampling: parseSampling({ ...sampling, seed: options.seed + sample }),
     })),
   );
-  using device = await openDevice({ kind: options.device, threads: options.threads });
-  const context = new Context(device);
-  using model = await openModel(context, options.model, {
+  await using open = await openEngine({
+    model: options.model,
+    device: options.device,
+    threads: options.threads,
     precision: options.precision,
     tokenizer: options.tokenizer,
+    maxSequences: Math.min(requests.length, 256),
   });
-  using runner = runnerFor(context, model, requests);
-  const events = generateText(runner, model.tokenizer, {
-    requests,
-    endTokens: endTokens(model.folder, model.tokenizer),
-  });
-  await print(events, { requests, options, model });
+  await print(generateText(open.engine, open.tokenizer, requests), { requests, options, open });
 }
 
 interface Result {
@@ -106,12 +79,12 @@ interface Result {
 }
 
 async function print(
-  events: AsyncGenerator<TextEvent>,
+  events: AsyncGenerator<IndexedEvent>,
   {
     requests,
     options,
-    model,
-  }: { requests: readonly TextRequest[]; options: GenerateCliOptions; model: OpenModel },
+    open,
+  }: { requests: readonly TextRequest[]; options: GenerateCliOptions; open: OpenEngine },
 ): Promise<void> {
   const results: Result[] = requests.map(({ prompt }) => ({
     prompt,
@@ -126,33 +99,35 @@ async function print(
   const startMs = performance.now();
   let firstMs: number | undefined;
   let numTokens = 0;
-  for await (const { request, text, token, logprob, finishReason } of events) {
-    firstMs ??= performance.now();
-    numTokens++;
-    const result = results[request];
-    result.text += text;
-    result.tokens.push(token);
-    result.logprobs.push(logprob);
-    if (finishReason !== undefined) result.finishReason = finishReason;
-    if (isLive) process.stdout.write(text);
+  for await (const { index, event } of events) {
+    if (event.type === "prompt") continue;
+    const result = results[index];
+    if (event.type === "end") {
+      result.finishReason = event.reason;
+    } else {
+      firstMs ??= performance.now();
+      numTokens++;
+      result.tokens.push(event.token);
+      result.logprobs.push(event.logprob);
+    }
+    result.text += event.text;
+    if (isLive) process.stdout.write(event.text);
   }
   const decodeSeconds = (performance.now() - (firstMs ?? startMs)) / 1000;
   const tokensPerSecond = Math.max(0, numTokens - requests.length) / Math.max(decodeSeconds, 1e-9);
   if (options.json === true) {
-    process.stdout.write(
-      `${JSON.stringify({ model: model.path, tokensPerSecond, results }, undefined, 2)}\n`,
-    );
+    process.stdout.write(`${JSON.stringify({ model: open.path, tokensPerSecond, results }, undefined, 2)}\n`);
     return;
   }
   if (isLive) process.stdout.write("\n");
-  else for (const result of results) printResult(result, { model, showLogprobs: options.logprobs === true });
+  else for (const result of results) printResult(result, { open, showLogprobs: options.logprobs === true });
   if (process.stderr.isTTY)
     process.stderr.write(`${numTokens} tokens, ${formatCount(tokensPerSecond)} tokens/s after the first\n`);
 }
 
 function printResult(
   result: Result,
-  { model, showLogprobs }: { model: OpenModel; showLogprobs: boolean },
+  { open, showLogprobs }: { open: OpenEngine; showLogprobs: boolean },
 ): void {
   if (!showLogprobs) {
     process.stdout.write(`${result.prompt}${result.text}\n----\n`);
@@ -160,7 +135,7 @@ function printResult(
   }
   for (const [index, token] of result.tokens.entries()) {
     process.stdout.write(
-      `${result.logprobs[index].toFixed(4).padStart(10)}  ${JSON.stringify(model.tokenizer.decode([token], { specialTokens: "show" }))}\n`,
+      `${result.logprobs[index].toFixed(4).padStart(10)}  ${JSON.stringify(open.tokenizer.decode([token], { specialTokens: "show" }))}\n`,
     );
   }
 }

@@ -1,8 +1,14 @@
 /** Finds and opens what `--model` names: a run, one of its checkpoints, or a checkpoint of any supported format. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, note, readJson } from "../../base/index.ts";
-import { isCheckpointFolder, openCheckpoint } from "../../checkpoint/index.ts";
+import {
+  findCachedModel,
+  hubSettings,
+  isCheckpointFolder,
+  isModelName,
+  openCheckpoint,
+} from "../../checkpoint/index.ts";
 import type { ModelCheckpoint } from "../../checkpoint/index.ts";
 import { loadCheckpointModel } from "../../models/index.ts";
 import type { Decoder } from "../../models/index.ts";
@@ -31,7 +37,10 @@ export interface OpenModelOptions {
   tokenizer?: string | undefined;
 }
 
-/** The model behind a path: the newest checkpoint of a run, a checkpoint's model, or the path itself. Throws CheckpointError. */
+/**
+ * The model behind a path: the newest checkpoint of a run, a checkpoint's model, the path itself; or, where nothing lies there, the
+ * pulled model of that name (`org/name`, `org/name@revision`). Throws CheckpointError.
+ */
 export function findModel(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
   const folders = [...(newest === undefined ? [] : [join(newest, "model")]), join(path, "model")];
@@ -40,11 +49,22 @@ export function findModel(path: string): string {
   const exists = existsSync(path);
   const isModel = exists && (!statSync(path).isDirectory() || isCheckpointFolder(path));
   if (isModel) return path;
+  const pulled = exists ? undefined : pulledModel(path);
+  if (pulled !== undefined) return pulled;
+  const pull = isModelName(path) ? `fetch it with 'nautilus pull ${path}', or ` : "";
   throw new CheckpointError(
     "model",
     `expected a run, a checkpoint or a model at ${path}, got ${exists ? "none of them" : "nothing there"}`,
-    { hint: "train one with 'nautilus train' or 'nautilus demo'" },
+    { hint: `${pull}train one with 'nautilus train' or 'nautilus demo'` },
   );
+}
+
+/** What the hub's cache has under a name: the snapshot's folder, or its one file where the model is a .nemo or a GGUF. */
+function pulledModel(name: string): string | undefined {
+  const folder = findCachedModel(name, hubSettings().cacheFolder)?.folder;
+  if (folder === undefined || existsSync(join(folder, "config.json"))) return folder;
+  const files = readdirSync(folder).filter((file) => /\.(?:nemo|gguf)$/.test(file));
+  return files.length === 1 ? join(folder, files[0]) : folder;
 }
 
 /**

@@ -21,9 +21,13 @@ export function tokenizerFolder(checkpoint: ModelCheckpoint, given: string | und
     return { folder: path, tokenizerPath: given ?? path, [Symbol.dispose]() {} };
   }
   if (given === undefined && ![...tokenizerFiles.keys()].some((name) => isTokenizer(name))) {
-    throw new CheckpointError("model", `expected a tokenizer in ${path}, got none`, {
-      hint: "name one with --tokenizer",
-    });
+    throw new CheckpointError(
+      "model",
+      `expected a tokenizer in ${path}, got ${checkpoint.tokenizerReason ?? "none"}`,
+      {
+        hint: "name one with --tokenizer",
+      },
+    );
   }
   if (given !== undefined && !existsSync(given)) {
     throw new CheckpointError("model", `expected a tokenizer at ${given}, got nothing there`, {

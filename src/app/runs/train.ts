@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
-import { checkDecoderConfig, Decoder, modelPreset } from "../../models/index.ts";
+import { checkModelConfig, Decoder, modelPreset } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
@@ -77,7 +77,7 @@ export function recipeModel(recipe: Recipe, vocabSize: number): DecoderConfig {
     maxPositions: Math.max(base.maxPositions, recipe.sequenceLength),
   };
   const rotary = base.rotary && { ...base.rotary, rotaryDim: rotaryWidth(base, config.headDim) };
-  return checkDecoderConfig({ ...config, rotary });
+  return checkModelConfig({ ...config, rotary });
 }
 
 /** As large a share of another head as of the preset's, in whole pairs. */

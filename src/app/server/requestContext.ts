@@ -35,8 +35,7 @@ const idPattern = /^[\x21-\x7e]{1,128}$/;
 export class RequestContext {
   readonly id: string;
   readonly protocol: Protocol;
-  /** Written by the router once it is known. */
-  route: string;
+  readonly route: string;
   readonly arrivedMs = performance.now();
   readonly facts: RequestFacts = {};
   readonly log: Logger;

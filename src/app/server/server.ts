@@ -10,13 +10,18 @@ import type { DestinationStream } from "pino";
 import { FileError, fileError, invariant } from "../../base/index.ts";
 import { Admission } from "./admission.ts";
 import { ApiKeys } from "./apiKeys.ts";
+import { infoRoutes, mountInfo } from "./health/info.ts";
 import { mountHealth } from "./health/health.ts";
 import type { HttpApp, HttpEnvironment } from "./http/environment.ts";
 import { mountFailures } from "./http/failures.ts";
 import { safeHeaders, withApiKeys, withCors, withRequestContext } from "./http/middleware.ts";
 import { createLogger } from "./logging.ts";
 import { ServerMetrics } from "./metrics.ts";
+import { openAiRoutes } from "./openai/describe.ts";
 import { mountOpenAi } from "./openai/index.ts";
+import { mountOpenApi } from "./openapi/mount.ts";
+import { builtPages, mountPages } from "./playground/pages.ts";
+import { packageVersion } from "./version.ts";
 import { parseServerOptions } from "./options.ts";
 import type { ServerOptions, ServerOptionsInput } from "./options.ts";
 import { Refusal } from "./refusal.ts";
@@ -36,12 +41,15 @@ export interface NautilusServer extends AsyncDisposable {
 export interface ServerInput {
   models: ServedModels;
   options?: ServerOptionsInput;
+  /** The built playground; default: the package's own. */
+  pages?: string;
   /** Where log lines go instead of standard error. */
   logDestination?: DestinationStream;
 }
 
 class RunningServer implements NautilusServer, ServerContext {
   readonly app: HttpApp = new Hono<HttpEnvironment>();
+  readonly version = packageVersion();
   readonly options: ServerOptions;
   readonly models: ServedModels;
   readonly admission: Admission;
@@ -53,15 +61,15 @@ class RunningServer implements NautilusServer, ServerContext {
   #isDraining = false;
   #stopped: Promise<void> | undefined;
 
-  constructor({ models, options = {}, logDestination }: ServerInput) {
+  constructor({ models, options = {}, pages, logDestination }: ServerInput) {
     this.options = parseServerOptions(options);
     this.models = models;
     this.admission = new Admission(this.options);
     this.apiKeys = new ApiKeys(this.options.apiKeys);
     this.metrics = new ServerMetrics(models, this.admission);
     this.log = createLogger(this.options.log, logDestination);
-    this.#listeners.push(new HttpListener(this.app, this.options));
-    this.#mount();
+    this.#listeners.push(new HttpListener(this));
+    this.#mount(pages ?? builtPages());
   }
 
   get context(): ServerContext {
@@ -118,28 +126,36 @@ class RunningServer implements NautilusServer, ServerContext {
     this.metrics[Symbol.dispose]();
   }
 
-  #mount(): void {
+  #mount(pages: string): void {
     const { app } = this;
     app.use(withRequestContext(this), safeHeaders);
     if (this.options.corsOrigins.length > 0) app.use(withCors(this));
     app.use(withApiKeys(this));
     mountFailures(app);
     mountHealth(app, this);
+    mountInfo(app, this);
     mountOpenAi(app, this);
+    mountOpenApi(app, this, [...openAiRoutes, ...infoRoutes]);
+    if (this.options.playground) mountPages(app, pages);
   }
 }
 
 const lastWordsMs = 500;
+/** Between looks at what still runs while a server ends. */
+const pollMs = 10;
 
 /** Node's HTTP server under the app. */
 class HttpListener implements Listener {
   readonly #app: HttpApp;
   readonly #options: ServerOptions;
+  readonly #openRequests: ReadonlySet<OpenRequest>;
   #server: Server | undefined;
+  #isClosed = false;
 
-  constructor(app: HttpApp, options: ServerOptions) {
+  constructor({ app, options, openRequests }: RunningServer) {
     this.#app = app;
     this.#options = options;
+    this.#openRequests = openRequests;
   }
 
   async start(): Promise<string> {
@@ -155,16 +171,19 @@ class HttpListener implements Listener {
     return `${tls === undefined ? "http" : "https"}://${shown}:${address.port}`;
   }
 
-  drain(): Promise<void> {
+  async drain(): Promise<void> {
     const server = this.#server;
-    if (server === undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      server.close(() => resolve());
-      server.closeIdleConnections();
-    });
+    if (server === undefined) return;
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    server.closeIdleConnections();
+    // What is left then are connections kept alive, or whose requests never came whole.
+    while (this.#openRequests.size > 0 && !this.#isClosed) await delay(pollMs);
+    server.closeAllConnections();
+    await closed;
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#server?.closeAllConnections();
   }
 

@@ -8,6 +8,8 @@ import { Refusal } from "./refusal.ts";
 import type { ResolvedModel, ServedModels } from "./servedModel.ts";
 
 export interface ServerContext {
+  /** Of Nautilus. */
+  readonly version: string;
   readonly options: ServerOptions;
   readonly models: ServedModels;
   readonly admission: Admission;

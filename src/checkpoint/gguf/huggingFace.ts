@@ -11,6 +11,7 @@ import { throughTo } from "../megatron/canonical.ts";
 import { storedDtypeBytes, tensorTable } from "../source.ts";
 import type { StoredTensor, TensorSource } from "../source.ts";
 import type { GgufFile, GgufValue } from "./reader.ts";
+import { ggufRopeScaling } from "./rotary.ts";
 
 const component = "gguf";
 const families = ["llama", "qwen2", "nemotron"] as const;
@@ -106,20 +107,11 @@ function readConfig(
       throw new ConfigError(component, `${family}.${key}: expected a number, got nothing`);
     return value;
   };
-  const scaling = metadata.get(`${family}.rope.scaling.type`);
-  const hasFrequencies = tensors.has("rope_freqs.weight");
-  if ((scaling !== undefined && scaling !== "none") || hasFrequencies) {
-    throw new ConfigError(
-      component,
-      `${family}.rope.scaling.type: expected none, got ${hasFrequencies ? "a table of frequencies" : JSON.stringify(scaling)}`,
-      {
-        hint: "load the Hugging Face folder the file was made from",
-      },
-    );
-  }
   const width = number("embedding_length");
   const numHeads = number("attention.head_count");
   const headDim = optional("attention.key_length") ?? width / numHeads;
+  const base = optional("rope.freq_base") ?? 10000;
+  const rotaryDim = optional("rope.dimension_count") ?? headDim;
   const normEps = number(
     family === "nemotron" ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
   );
@@ -136,17 +128,19 @@ function readConfig(
     num_key_value_heads: optional("attention.head_count_kv") ?? numHeads,
     head_dim: headDim,
     max_position_embeddings: number("context_length"),
-    rope_theta: optional("rope.freq_base") ?? 10000,
+    rope_theta: base,
+    ...ggufRopeScaling({ family, metadata, tensors, base, rotaryDim }),
     tie_word_embeddings: !tensors.has("output.weight"),
     ...(family === "nemotron"
       ? {
           hidden_act: "relu2",
           norm_eps: normEps,
-          partial_rotary_factor: (optional("rope.dimension_count") ?? headDim) / headDim,
+          partial_rotary_factor: rotaryDim / headDim,
         }
       : { hidden_act: "silu", rms_norm_eps: normEps }),
-    ...tokenId(metadata, "bos"),
-    ...tokenId(metadata, "eos"),
+    ...tokenId(metadata, "bos", "bos"),
+    ...tokenId(metadata, "eos", "eos"),
+    ...tokenId(metadata, "pad", "padding"),
   };
 }
 
@@ -166,9 +160,13 @@ export function ggufCard(metadata: GgufFile["metadata"]): ModelCard {
   };
 }
 
-function tokenId(metadata: ReadonlyMap<string, GgufValue>, kind: string): Record<string, unknown> {
-  const id = metadata.get(`tokenizer.ggml.${kind}_token_id`);
-  return id === undefined ? {} : { [`${kind}_token_id`]: id };
+function tokenId(
+  metadata: ReadonlyMap<string, GgufValue>,
+  key: string,
+  stored: string,
+): Record<string, unknown> {
+  const id = metadata.get(`tokenizer.ggml.${stored}_token_id`);
+  return id === undefined ? {} : { [`${key}_token_id`]: id };
 }
 
 /** The tensor as Hugging Face has it. */

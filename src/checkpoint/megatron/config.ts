@@ -4,6 +4,22 @@
  */
 import { ConfigError } from "../../base/index.ts";
 
+/** Positions divided by a factor, or Llama 3.1's division of low frequencies. */
+export type MegatronRopeScaling =
+  | { readonly kind: "linear"; readonly factor: number }
+  | {
+      readonly kind: "llama3";
+      readonly factor: number;
+      readonly lowFrequencyFactor: number;
+      readonly highFrequencyFactor: number;
+      readonly originalPositions: number;
+    };
+
+/** With the parameters that are in Megatron's code (core/models/common/embeddings/rotary_pos_embedding.py). */
+export function llama31Scaling(factor: number): Extract<MegatronRopeScaling, { kind: "llama3" }> {
+  return { kind: "llama3", factor, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalPositions: 8192 };
+}
+
 export interface MegatronConfig {
   readonly numLayers: number;
   readonly width: number;
@@ -11,7 +27,7 @@ export interface MegatronConfig {
   readonly numHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
-  /** NeMo's spelling: "squared-relu", "fast-swiglu", "gelu", … */
+  /** NeMo's spelling: "squared-relu", "fast-swiglu", "gelu", …; "gelu-tanh" where its fused kernel takes the approximation. */
   readonly activation: string;
   /** NeMo's spelling: "layernorm1p", "layernorm", "rmsnorm". */
   readonly normalization: string;
@@ -23,6 +39,8 @@ export interface MegatronConfig {
   readonly positions: string;
   readonly rotaryFraction: number;
   readonly rotaryBase: number;
+  /** How rotary positions are stretched; undefined for not at all. */
+  readonly ropeScaling?: MegatronRopeScaling | undefined;
   readonly maxPositions: number;
   readonly initStd: number;
   /** V, where the file says it; rows after it are padding. */
@@ -37,8 +55,9 @@ export function isGatedActivation(activation: string): boolean {
 }
 
 /** The Hugging Face family of a model. Throws ConfigError naming what no family has. */
-export function huggingFaceFamily(config: MegatronConfig): "nemotron" | "llama" | "qwen2" {
+export function huggingFaceFamily(config: MegatronConfig): "nemotron" | "llama" | "qwen2" | "gpt2" {
   const { activation, normalization, positions } = config;
+  if (positions === "learned_absolute") return expectGpt2(config);
   if (positions !== "rope") throw unsupported("position_embedding_type", positions, "rope");
   if (normalization === "layernorm1p") {
     if (activation !== "squared-relu") throw unsupported("activation", activation, "squared-relu");
@@ -51,6 +70,21 @@ export function huggingFaceFamily(config: MegatronConfig): "nemotron" | "llama" 
   if (config.hasLinearBias) throw unsupported("bias", "true", "false");
   if (config.rotaryFraction !== 1) throw unsupported("rotary_percentage", String(config.rotaryFraction), "1");
   return config.hasQkvBias ? "qwen2" : "llama";
+}
+
+/** Learned positions: GPT-2, whose files know biases everywhere and heads that share the width. */
+function expectGpt2(config: MegatronConfig): "gpt2" {
+  const { activation, normalization, numHeads, numKvHeads, headDim, width } = config;
+  if (normalization !== "layernorm")
+    throw unsupported("normalization", normalization, "layernorm with learned positions");
+  if (activation !== "gelu" && activation !== "gelu-tanh")
+    throw unsupported("activation", activation, "gelu with learned positions");
+  if (!config.hasLinearBias) throw unsupported("bias", "false", "true with learned positions");
+  if (numKvHeads !== numHeads)
+    throw unsupported("num_query_groups", String(numKvHeads), `${numHeads} with learned positions`);
+  if (headDim * numHeads !== width)
+    throw unsupported("kv_channels", String(headDim), `${width / numHeads} with learned positions`);
+  return "gpt2";
 }
 
 function unsupported(key: string, got: string, expected: string): ConfigError {
@@ -69,6 +103,7 @@ export function huggingFaceConfig(
   { vocabSize, dtype }: { vocabSize: number; dtype: string },
 ): Record<string, unknown> {
   const family = huggingFaceFamily(config);
+  if (family === "gpt2") return gpt2Config(config, { vocabSize, dtype });
   const shared = {
     vocab_size: vocabSize,
     hidden_size: config.width,
@@ -80,6 +115,7 @@ export function huggingFaceConfig(
     max_position_embeddings: config.maxPositions,
     initializer_range: config.initStd,
     rope_theta: config.rotaryBase,
+    ...(config.ropeScaling === undefined ? {} : { rope_scaling: scalingKeys(config.ropeScaling) }),
     tie_word_embeddings: config.tiesEmbeddings,
     use_cache: true,
     torch_dtype: dtype,
@@ -105,5 +141,40 @@ export function huggingFaceConfig(
     hidden_act: "silu",
     rms_norm_eps: config.normEps,
     ...(family === "llama" ? { attention_bias: false, mlp_bias: false } : {}),
+  };
+}
+
+function gpt2Config(
+  config: MegatronConfig,
+  { vocabSize, dtype }: { vocabSize: number; dtype: string },
+): Record<string, unknown> {
+  return {
+    architectures: ["GPT2LMHeadModel"],
+    model_type: "gpt2",
+    vocab_size: vocabSize,
+    n_positions: config.maxPositions,
+    n_ctx: config.maxPositions,
+    n_embd: config.width,
+    n_layer: config.numLayers,
+    n_head: config.numHeads,
+    n_inner: config.ffnWidth,
+    activation_function: config.activation === "gelu-tanh" ? "gelu_new" : "gelu",
+    layer_norm_epsilon: config.normEps,
+    initializer_range: config.initStd,
+    tie_word_embeddings: config.tiesEmbeddings,
+    use_cache: true,
+    torch_dtype: dtype,
+  };
+}
+
+function scalingKeys(scaling: MegatronRopeScaling): Record<string, unknown> {
+  const { kind, factor } = scaling;
+  if (kind === "linear") return { type: kind, factor };
+  return {
+    rope_type: kind,
+    factor,
+    low_freq_factor: scaling.lowFrequencyFactor,
+    high_freq_factor: scaling.highFrequencyFactor,
+    original_max_position_embeddings: scaling.originalPositions,
   };
 }

@@ -1,14 +1,26 @@
 /**
- * Hugging Face's config.json as the shape of a Megatron model, for writing `.nemo`: Nemotron, Llama, Mistral and Qwen2, with the keys of all
+ * Hugging Face's config.json as the shape of a Megatron model, for writing `.nemo`: Nemotron, Llama, Mistral, Qwen2 and GPT-2, with the keys of all
  * ages (transformers, the configuration file of each model). What Megatron's files cannot say is refused by its key.
  */
 import { z } from "zod";
 import { ConfigError, parseConfig } from "../../base/index.ts";
-import type { MegatronConfig } from "./config.ts";
+import { llama31Scaling } from "./config.ts";
+import type { MegatronConfig, MegatronRopeScaling } from "./config.ts";
 
 const component = "config.json";
 const size = z.int().positive();
 const number = z.number().nullish();
+
+const ropeGroup = z.looseObject({
+  type: z.string().nullish(),
+  rope_type: z.string().nullish(),
+  rope_theta: number,
+  partial_rotary_factor: number,
+  factor: number,
+  low_freq_factor: number,
+  high_freq_factor: number,
+  original_max_position_embeddings: number,
+});
 
 const schema = z.looseObject({
   model_type: z.enum(["nemotron", "llama", "mistral", "qwen2"]),
@@ -28,10 +40,8 @@ const schema = z.looseObject({
   rope_percent: number,
   rope_percentage: number,
   partial_rotary_factor: number,
-  rope_scaling: z.unknown().optional(),
-  rope_parameters: z
-    .looseObject({ rope_type: z.string().nullish(), rope_theta: number, partial_rotary_factor: number })
-    .nullish(),
+  rope_scaling: ropeGroup.nullish(),
+  rope_parameters: ropeGroup.nullish(),
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
   tie_word_embeddings: z.boolean().default(false),
@@ -39,16 +49,59 @@ const schema = z.looseObject({
   use_sliding_window: z.boolean().nullish(),
 });
 
+const gpt2Schema = z.looseObject({
+  vocab_size: size.optional(),
+  n_embd: size,
+  n_layer: size,
+  n_head: size,
+  n_inner: size.nullish(),
+  n_positions: size.optional(),
+  n_ctx: size.optional(),
+  activation_function: z.string().default("gelu_new"),
+  layer_norm_epsilon: z.number().default(1e-5),
+  initializer_range: z.number().default(0.02),
+  tie_word_embeddings: z.boolean().default(true),
+});
+const tanhNames = ["gelu_new", "gelu_fast", "gelu_pytorch_tanh"];
+
+function gpt2Config(json: unknown): MegatronConfig {
+  const config = parseConfig(component, gpt2Schema, json);
+  const { n_embd: width, n_head: numHeads, activation_function: activation } = config;
+  refuse("activation_function", activation, ["gelu", ...tanhNames]);
+  return {
+    numLayers: config.n_layer,
+    width,
+    ffnWidth: config.n_inner ?? 4 * width,
+    numHeads,
+    numKvHeads: numHeads,
+    headDim: width / numHeads,
+    activation: activation === "gelu" ? "gelu" : "gelu-tanh",
+    normalization: "layernorm",
+    normEps: config.layer_norm_epsilon,
+    hasLinearBias: true,
+    hasQkvBias: true,
+    tiesEmbeddings: config.tie_word_embeddings,
+    positions: "learned_absolute",
+    rotaryFraction: 1,
+    rotaryBase: 10000,
+    maxPositions: config.n_positions ?? config.n_ctx ?? 1024,
+    initStd: config.initializer_range,
+    vocabSize: config.vocab_size,
+  };
+}
+
 /** Reads config.json. Throws ConfigError naming the key. */
 export function megatronConfig(json: unknown): MegatronConfig {
+  const isGpt2 =
+    typeof json === "object" && json !== null && "model_type" in json && json.model_type === "gpt2";
+  return isGpt2 ? gpt2Config(json) : rotaryModelConfig(json);
+}
+
+function rotaryModelConfig(json: unknown): MegatronConfig {
   const config = parseConfig(component, schema, json);
   const { model_type: type, rope_parameters: rope } = config;
   const isNemotron = type === "nemotron";
-  refuse("rope_scaling", config.rope_scaling ?? null, [null]);
-  refuse("rope_parameters.rope_type", rope?.rope_type ?? "default", ["default"]);
-  if (type === "mistral" || config.use_sliding_window === true) {
-    refuse("sliding_window", config.sliding_window ?? null, [null]);
-  }
+  refuseWindow(config);
   const hasAttentionBias = config.attention_bias ?? false;
   const hasLinearBias = config.mlp_bias ?? false;
   refuse("attention_bias", hasAttentionBias, [hasLinearBias]);
@@ -72,6 +125,29 @@ export function megatronConfig(json: unknown): MegatronConfig {
     maxPositions: config.max_position_embeddings,
     initStd: config.initializer_range,
     vocabSize: config.vocab_size,
+    ropeScaling: ropeScaling(config.rope_scaling ?? rope ?? {}),
+  };
+}
+
+/** A window as long as the positions is none. Mistral has one of 4,096 where the key is missing. */
+function refuseWindow(config: z.output<typeof schema>): void {
+  const { model_type: type, sliding_window: window = 4096, max_position_embeddings: maxPositions } = config;
+  const slides = type === "mistral" || (type === "qwen2" && config.use_sliding_window === true);
+  if (slides && window !== null && window < maxPositions) refuse("sliding_window", window, [null]);
+}
+
+function ropeScaling(group: z.output<typeof ropeGroup>): MegatronRopeScaling | undefined {
+  const kind = group.rope_type ?? group.type ?? "default";
+  if (kind === "default") return undefined;
+  const factor = group.factor ?? 1;
+  if (kind === "linear") return { kind, factor };
+  if (kind !== "llama3") refuse("rope_scaling.rope_type", kind, ["default", "linear", "llama3"]);
+  const usual = llama31Scaling(factor);
+  return {
+    ...usual,
+    lowFrequencyFactor: group.low_freq_factor ?? usual.lowFrequencyFactor,
+    highFrequencyFactor: group.high_freq_factor ?? usual.highFrequencyFactor,
+    originalPositions: group.original_max_position_embeddings ?? usual.originalPositions,
   };
 }
 

@@ -11,7 +11,8 @@ import type { StoredTensor, TensorSource } from "../source.ts";
 import { throughTo } from "./canonical.ts";
 import { huggingFaceFamily, isGatedActivation } from "./config.ts";
 import type { MegatronConfig } from "./config.ts";
-import { embeddingName, finalNormName, layerName, layerTensors, outputName } from "./names.ts";
+import { gpt2Rows, gpt2View } from "./gpt2.ts";
+import { embeddingName, finalNormName, layerName, layerTensors, outputName, positionsName } from "./names.ts";
 
 /** Rows of one matrix in Megatron that are several in Hugging Face. */
 interface RowPart {
@@ -33,8 +34,8 @@ interface Entry {
 
 /** Both spellings of every tensor of the model. Throws ConfigError for a model that no family has. */
 function entriesOf(config: MegatronConfig, vocabSize: number): Entry[] {
-  const { numLayers, width, tiesEmbeddings } = config;
-  const isNemotron = huggingFaceFamily(config) === "nemotron";
+  const { numLayers, width, tiesEmbeddings, maxPositions } = config;
+  const family = huggingFaceFamily(config);
   const whole = (megatron: string, huggingFace: string, shape: readonly number[]): Entry => ({
     megatron,
     huggingFace,
@@ -42,11 +43,14 @@ function entriesOf(config: MegatronConfig, vocabSize: number): Entry[] {
     blockShape: shape,
   });
   const norm = (megatron: string, huggingFace: string): Entry[] =>
-    (isNemotron ? ["weight", "bias"] : ["weight"]).map((kind) =>
+    (family === "nemotron" || family === "gpt2" ? ["weight", "bias"] : ["weight"]).map((kind) =>
       whole(`${megatron}${kind}`, `${huggingFace}.${kind}`, [width]),
     );
   return [
     whole(embeddingName, "model.embed_tokens.weight", [vocabSize, width]),
+    ...(family === "gpt2"
+      ? [whole(positionsName, "model.embed_positions.weight", [maxPositions, width])]
+      : []),
     ...Array.from({ length: numLayers }, (_, layer) => layerEntries(config, layer, { whole, norm })).flat(),
     ...norm(`${finalNormName}.`, "model.norm"),
     ...(tiesEmbeddings ? [] : [whole(outputName, "lm_head.weight", [vocabSize, width])]),
@@ -199,10 +203,11 @@ export function huggingFaceView(
     }
   }
   expectNoOthers(canonical, new Set(entriesOf(config, stored).map(({ megatron }) => megatron)), config);
-  return tensorTable(canonical.path, table, {
+  const view = tensorTable(canonical.path, table, {
     metadata: canonical.metadata,
     release: () => canonical.dispose(),
   });
+  return huggingFaceFamily(config) === "gpt2" ? gpt2View(view, config.numLayers) : view;
 }
 
 function isVocabulary(megatron: string): boolean {
@@ -233,10 +238,12 @@ function expectNoOthers(
  * kind stacked on a new first axis. Disposing the view disposes the source. Throws CheckpointError, ConfigError.
  */
 export function megatronView(
-  source: TensorSource,
+  huggingFace: TensorSource,
   config: MegatronConfig,
   { prefix = "model." }: { prefix?: string } = {},
 ): TensorSource {
+  const isGpt2 = huggingFaceFamily(config) === "gpt2";
+  const source = isGpt2 ? gpt2Rows(huggingFace, config.numLayers) : huggingFace;
   const [vocabSize] = source.info("model.embed_tokens.weight").shape;
   const single = new Map<string, StoredTensor>();
   for (const { megatron, shape, huggingFace, blockShape } of entriesOf(config, vocabSize)) {

@@ -188,7 +188,15 @@ describe("families", () => {
   });
 
   it.each([
-    ["position_embedding_type: expected rope, got learned_absolute", { positions: "learned_absolute" }],
+    ["position_embedding_type: expected rope, got alibi", { positions: "alibi" }],
+    [
+      "normalization: expected layernorm with learned positions, got layernorm1p",
+      { positions: "learned_absolute" },
+    ],
+    [
+      "bias: expected true with learned positions, got false",
+      { positions: "learned_absolute", normalization: "layernorm", activation: "gelu" },
+    ],
     ["normalization: expected layernorm1p or rmsnorm, got layernorm", { normalization: "layernorm" }],
     ["activation: expected squared-relu, got gelu", { activation: "gelu" }],
     ["activation: expected fast-swiglu, got squared-relu", { normalization: "rmsnorm" }],

@@ -3,10 +3,11 @@
  * Megatron-LM checkpoint carries, all read to one MegatronConfig. What no family of ours computes is refused by its key.
  * Sources: NeMo v2.0.0 megatron_base_model.py and megatron_gpt_config.yaml; NeMo 2 llm/gpt/model; Megatron-LM training/arguments.py.
  */
-import { parse as parseYaml, stringify as stringifyYaml } from "yaml";
+import { parse as parseYaml } from "yaml";
 import { z } from "zod";
 import { ConfigError, messageOf, parseConfig } from "../../base/index.ts";
-import type { MegatronConfig } from "../megatron/config.ts";
+import { llama31Scaling } from "../megatron/config.ts";
+import type { MegatronConfig, MegatronRopeScaling } from "../megatron/config.ts";
 
 /** The tokenizer that a description names. */
 export interface TokenizerReference {
@@ -25,6 +26,9 @@ const size = z.int().positive();
 const flag = z.boolean().nullish();
 const number = z.number().nullish();
 
+/** Keys before and after a token that it attends to; as text in the arguments of Megatron-LM. */
+const windowSize = z.union([z.array(z.number()), z.string()]).nullish();
+
 const tokenizerSchema = z.looseObject({
   library: z.string().nullish(),
   model: z.string().nullish(),
@@ -42,6 +46,8 @@ const nemo1Schema = z.looseObject({
   num_query_groups: size.nullish(),
   kv_channels: size.nullish(),
   activation: z.string().default("gelu"),
+  bias_activation_fusion: flag,
+  bias_gelu_fusion: flag,
   normalization: z.string().default("layernorm"),
   layernorm_zero_centered_gamma: flag,
   layernorm_epsilon: z.number().default(1e-5),
@@ -60,6 +66,7 @@ const nemo1Schema = z.looseObject({
   num_moe_experts: number,
   seq_len_interpolation_factor: number,
   scale_positional_embedding: flag,
+  window_size: windowSize,
   tokenizer: tokenizerSchema.nullish(),
 });
 
@@ -95,7 +102,7 @@ function refuse(
   if (got === null || got === undefined || allowed.includes(got)) return;
   throw new ConfigError(
     component,
-    `${key}: expected ${allowed.map(String).join(" or ")}, got ${JSON.stringify(got)}`,
+    `${key}: expected ${allowed.length === 0 ? "none" : allowed.map(String).join(" or ")}, got ${JSON.stringify(got)}`,
     {
       hint: "Nautilus has no model family with it",
       fields: { key, got },
@@ -115,21 +122,17 @@ export function readNemo1Config(text: string): NemoDescription {
     allowed: [true],
   });
   refuse(component, "num_moe_experts", { got: config.num_moe_experts, allowed: [1] });
-  refuse(component, "seq_len_interpolation_factor", {
-    got: config.seq_len_interpolation_factor,
-    allowed: [1],
-  });
-  refuse(component, "scale_positional_embedding", {
-    got: config.scale_positional_embedding,
-    allowed: [false],
-  });
+  refuse(component, "window_size", { got: config.window_size, allowed: [] });
   const normalization = config.normalization.toLowerCase();
   const tokenizer = config.tokenizer ?? {};
   return {
     config: {
       numLayers: config.num_layers,
       ...widths(component, config),
-      activation: config.activation,
+      activation: geluName(
+        config.activation,
+        (config.bias_activation_fusion ?? config.bias_gelu_fusion ?? true) && config.bias,
+      ),
       normalization:
         normalization === "layernorm" && config.layernorm_zero_centered_gamma ? "layernorm1p" : normalization,
       normEps: config.layernorm_epsilon,
@@ -145,6 +148,9 @@ export function readNemo1Config(text: string): NemoDescription {
         missing(component, "max_position_embeddings"),
       initStd: config.init_method_std,
       vocabSize: config.override_vocab_size ?? undefined,
+      ropeScaling:
+        linearScaling(config.seq_len_interpolation_factor) ??
+        (config.scale_positional_embedding === true ? llama31Scaling(8) : undefined),
     },
     tokenizer: {
       library: tokenizer.library ?? undefined,
@@ -156,6 +162,12 @@ export function readNemo1Config(text: string): NemoDescription {
       ].flatMap((file) => (file == null || file === "" ? [] : [file.replace(/^nemo:/, "")])),
     },
   };
+}
+
+/** The fused kernel of bias and GELU takes the tanh form, all others the exact one (megatron/core/fusions/fused_bias_gelu.py). */
+function geluName(activation: string, isFused: boolean): string {
+  if (activation === "gelu") return isFused ? "gelu-tanh" : "gelu";
+  return activation === "approx-gelu" || activation === "openai-gelu" ? "gelu-tanh" : activation;
 }
 
 function missing(component: string, key: string): never {
@@ -199,6 +211,7 @@ const megatronSchema = z.looseObject({
   num_query_groups: size.nullish(),
   kv_channels: size.nullish(),
   activation_func: pythonName.nullish(),
+  bias_activation_fusion: flag,
   gated_linear_unit: flag,
   normalization: z.string().default("LayerNorm"),
   layernorm_zero_centered_gamma: flag,
@@ -214,7 +227,11 @@ const megatronSchema = z.looseObject({
   num_moe_experts: number,
   seq_len_interpolation_factor: number,
   scale_factor: number,
+  low_freq_factor: number,
+  high_freq_factor: number,
+  old_context_len: number,
   qk_layernorm: flag,
+  window_size: windowSize,
 });
 const nemo2Schema = z.looseObject({
   config: megatronSchema,
@@ -248,16 +265,15 @@ export function readNemo2Config(text: string): NemoDescription {
 
 function fromMegatronCore(component: string, config: z.output<typeof megatronSchema>): MegatronConfig {
   refuse(component, "config.num_moe_experts", { got: config.num_moe_experts, allowed: [1] });
-  refuse(component, "config.seq_len_interpolation_factor", {
-    got: config.seq_len_interpolation_factor,
-    allowed: [1],
-  });
-  refuse(component, "config.scale_factor", { got: config.scale_factor, allowed: [1] });
+  refuse(component, "config.window_size", { got: config.window_size, allowed: [] });
   refuse(component, "config.qk_layernorm", { got: config.qk_layernorm, allowed: [false] });
   return {
     numLayers: config.num_layers,
     ...widths(component, config),
-    activation: activationName(config),
+    activation: geluName(
+      activationName(config),
+      config.bias_activation_fusion === true && config.add_bias_linear,
+    ),
     normalization: normalizationName(config.normalization, config.layernorm_zero_centered_gamma === true),
     normEps: config.layernorm_epsilon,
     hasLinearBias: config.add_bias_linear,
@@ -268,7 +284,26 @@ function fromMegatronCore(component: string, config: z.output<typeof megatronSch
     rotaryBase: config.rotary_base ?? 10000,
     maxPositions: config.seq_length ?? missing(component, "config.seq_length"),
     initStd: config.init_method_std,
+    ropeScaling: linearScaling(config.seq_len_interpolation_factor) ?? nemo2Scaling(config),
   };
+}
+
+/** Llama 3.1 and later (NeMo 2, llm/gpt/model/llama.py, Llama31Config). */
+function nemo2Scaling(config: z.output<typeof megatronSchema>): MegatronRopeScaling | undefined {
+  const factor = config.scale_factor ?? 1;
+  if (factor === 1) return undefined;
+  const usual = llama31Scaling(factor);
+  return {
+    ...usual,
+    lowFrequencyFactor: config.low_freq_factor ?? usual.lowFrequencyFactor,
+    highFrequencyFactor: config.high_freq_factor ?? usual.highFrequencyFactor,
+    originalPositions: config.old_context_len ?? usual.originalPositions,
+  };
+}
+
+/** Positions divided by a factor; none or 1 is no scaling. */
+function linearScaling(factor: number | null | undefined): MegatronRopeScaling | undefined {
+  return factor == null || factor === 1 ? undefined : { kind: "linear", factor };
 }
 
 function activationName({
@@ -295,6 +330,8 @@ const argumentsSchema = z.looseObject({
   kv_channels: size.nullish(),
   squared_relu: flag,
   swiglu: flag,
+  openai_gelu: flag,
+  bias_gelu_fusion: flag,
   apply_layernorm_1p: flag,
   normalization: z.string().default("LayerNorm"),
   layernorm_epsilon: number,
@@ -309,8 +346,10 @@ const argumentsSchema = z.looseObject({
   init_method_std: z.number().default(0.02),
   num_experts: number,
   use_rope_scaling: flag,
+  rope_scaling_factor: number,
   rotary_seq_len_interpolation_factor: number,
   qk_layernorm: flag,
+  window_size: windowSize,
 });
 
 /** Reads the arguments of a Megatron-LM run (`args` of its checkpoint). Throws ConfigError naming the argument. */
@@ -318,18 +357,18 @@ export function readMegatronArguments(args: Readonly<Record<string, unknown>>): 
   const component = "args";
   const config = parseConfig(component, argumentsSchema, args);
   refuse(component, "num_experts", { got: config.num_experts, allowed: [1] });
-  refuse(component, "use_rope_scaling", { got: config.use_rope_scaling, allowed: [false] });
+  refuse(component, "window_size", { got: config.window_size, allowed: [] });
   refuse(component, "qk_layernorm", { got: config.qk_layernorm, allowed: [false] });
-  refuse(component, "rotary_seq_len_interpolation_factor", {
-    got: config.rotary_seq_len_interpolation_factor,
-    allowed: [1],
-  });
   const groups = config.group_query_attention === true ? config.num_query_groups : null;
   return {
     numLayers: config.num_layers,
     ...widths(component, { ...config, num_query_groups: groups }),
     activation:
-      config.swiglu === true ? "fast-swiglu" : config.squared_relu === true ? "squared-relu" : "gelu",
+      config.swiglu === true
+        ? "fast-swiglu"
+        : config.squared_relu === true
+          ? "squared-relu"
+          : geluName(config.openai_gelu === true ? "openai-gelu" : "gelu", config.bias_gelu_fusion ?? true),
     normalization: normalizationName(config.normalization, config.apply_layernorm_1p === true),
     normEps: config.norm_epsilon ?? config.layernorm_epsilon ?? 1e-5,
     hasLinearBias: config.add_bias_linear,
@@ -340,70 +379,8 @@ export function readMegatronArguments(args: Readonly<Record<string, unknown>>): 
     rotaryBase: config.rotary_base ?? 10000,
     maxPositions: config.max_position_embeddings,
     initStd: config.init_method_std,
+    ropeScaling:
+      linearScaling(config.rotary_seq_len_interpolation_factor) ??
+      (config.use_rope_scaling === true ? llama31Scaling(config.rope_scaling_factor ?? 8) : undefined),
   };
-}
-
-/** Writes `model_config.yaml` of NeMo 1 with the keys its readers need; `tokenizerFile` and `otherFiles` are the archive's members. */
-export function nemo1ConfigText(
-  config: MegatronConfig,
-  {
-    precision,
-    tokenizerFile,
-    otherFiles = [],
-  }: { precision: string; tokenizerFile: string | undefined; otherFiles?: readonly string[] },
-): string {
-  const fields = {
-    mcore_gpt: true,
-    megatron_amp_O2: precision === "bf16",
-    micro_batch_size: 1,
-    global_batch_size: 1,
-    tensor_model_parallel_size: 1,
-    pipeline_model_parallel_size: 1,
-    virtual_pipeline_model_parallel_size: null,
-    encoder_seq_length: config.maxPositions,
-    max_position_embeddings: config.maxPositions,
-    num_layers: config.numLayers,
-    hidden_size: config.width,
-    ffn_hidden_size: config.ffnWidth,
-    num_attention_heads: config.numHeads,
-    num_query_groups: config.numKvHeads,
-    kv_channels: config.headDim,
-    init_method_std: config.initStd,
-    use_scaled_init_method: true,
-    hidden_dropout: 0,
-    attention_dropout: 0,
-    ffn_dropout: 0,
-    apply_query_key_layer_scaling: false,
-    normalization: config.normalization,
-    layernorm_epsilon: config.normEps,
-    do_layer_norm_weight_decay: false,
-    make_vocab_size_divisible_by: 128,
-    // NeMo pads the vocabulary to a multiple unless this says how many rows there are.
-    ...(config.vocabSize === undefined ? {} : { override_vocab_size: config.vocabSize }),
-    pre_process: true,
-    post_process: true,
-    bias: config.hasLinearBias,
-    ...(config.hasQkvBias && !config.hasLinearBias ? { qkv_bias: true } : {}),
-    activation: config.activation,
-    transformer_block_type: "pre_ln",
-    normalize_attention_scores: true,
-    position_embedding_type: config.positions,
-    rotary_percentage: config.rotaryFraction,
-    rotary_base: config.rotaryBase,
-    share_embeddings_and_output_weights: config.tiesEmbeddings,
-    attention_type: "multihead",
-    tokenizer: {
-      library: tokenizerFile === undefined ? "huggingface" : "sentencepiece",
-      type: null,
-      model: tokenizerFile === undefined ? null : `nemo:${tokenizerFile}`,
-      vocab_file: null,
-      merge_file: null,
-      sentencepiece_legacy: false,
-      ...(otherFiles.length === 0 ? {} : { nautilus_files: otherFiles.map((file) => `nemo:${file}`) }),
-    },
-    precision,
-    target: "nemo.collections.nlp.models.language_modeling.megatron_gpt_model.MegatronGPTModel",
-    nemo_version: "1.22.0",
-  };
-  return stringifyYaml(fields);
 }

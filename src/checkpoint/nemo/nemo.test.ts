@@ -172,9 +172,40 @@ describe("writing .nemo", () => {
     const json: unknown = JSON.parse(readFileSync(join(fixture(model), "config.json"), "utf8"));
     using original = await openNemo(fixture(model === "nemotron" ? "zarr.nemo" : "llama-tp2.nemo"));
     expect(megatronConfig(json)).toEqual({ ...original.config, vocabSize: 20 });
-    expect(() => megatronConfig({ ...(json as object), rope_scaling: { type: "linear" } })).toThrow(
-      "rope_scaling: expected null",
+    expect(() => megatronConfig({ ...(json as object), rope_scaling: { type: "yarn", factor: 4 } })).toThrow(
+      "rope_scaling.rope_type: expected default or linear or llama3",
     );
+  });
+
+  it.each([
+    { type: "linear", factor: 2.5 },
+    {
+      rope_type: "llama3",
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 8192,
+    },
+  ])("keeps stretched rotary positions: %o", async (scaling) => {
+    const json = JSON.parse(readFileSync(join(fixture("llama"), "config.json"), "utf8")) as object;
+    const path = join(work, `scaled-${scaling.factor}.nemo`);
+    using weights = openCheckpointFolder(fixture("llama"));
+    writeNemo(path, { config: megatronConfig({ ...json, rope_scaling: scaling }), weights });
+    using checkpoint = await openCheckpoint(path);
+    expect(checkpoint.config).toMatchObject({ rope_scaling: scaling });
+  });
+
+  it("refuses what NeMo has no word for", () => {
+    const json = JSON.parse(readFileSync(join(fixture("llama"), "config.json"), "utf8")) as object;
+    using weights = openCheckpointFolder(fixture("llama"));
+    const scaling = { rope_type: "llama3", factor: 32, low_freq_factor: 1, high_freq_factor: 4 };
+    const config = megatronConfig({ ...json, rope_scaling: scaling });
+    expect(() => writeNemo(join(work, "other.nemo"), { config, weights })).toThrow(
+      "rope_scaling: expected factor 8, got 32",
+    );
+    const mistral = { ...json, model_type: "mistral", max_position_embeddings: 8192 };
+    expect(() => megatronConfig(mistral)).toThrow("sliding_window: expected null, got 4096");
+    expect(megatronConfig({ ...mistral, sliding_window: 8192 }).maxPositions).toBe(8192);
   });
 
   it("refuses weights of another shape, naming tensor, expected and found, and leaves nothing behind", async () => {

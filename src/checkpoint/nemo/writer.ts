@@ -6,14 +6,14 @@ import { createHash } from "node:crypto";
 import { writeFileAtomically } from "../../base/index.ts";
 import type { MegatronConfig } from "../megatron/config.ts";
 import { megatronView } from "../megatron/huggingFace.ts";
-import { parseMegatronName } from "../megatron/names.ts";
+import { embeddingName, parseMegatronName } from "../megatron/names.ts";
 import { tensorPieces } from "../source.ts";
 import type { TensorSource } from "../source.ts";
 import { writeTar, tarMember } from "../tarWriter.ts";
 import type { TarMember } from "../tarWriter.ts";
 import { emptyTorchFile } from "../torch/emptyFile.ts";
 import { zarrayName, zarrayText } from "../zarr.ts";
-import { nemo1ConfigText } from "./config.ts";
+import { nemo1ConfigText } from "./configText.ts";
 
 export interface NemoContents {
   readonly config: MegatronConfig;
@@ -34,7 +34,7 @@ export function writeNemo(
   { config, weights, tokenizer, otherFiles = new Map() }: NemoContents,
 ): void {
   const megatron = megatronView(weights, config);
-  const { dtype } = weights.info("model.embed_tokens.weight");
+  const { dtype } = megatron.info(`model.${embeddingName}`);
   const tokenizerFile = tokenizer && artefactName("tokenizer.model", tokenizer);
   const others = [...otherFiles].map(([name, content]) => [artefactName(name, content), content] as const);
   const backends = {

@@ -3,11 +3,11 @@
  * of a unit does not depend on which that is. A worker that dies fails everything it had.
  */
 import { Worker } from "node:worker_threads";
-import { DataError, messageOf } from "../../base/index.ts";
+import { DataError, failureError, messageOf } from "../../base/index.ts";
 import type { EncoderSpec } from "../encoder.ts";
 import type { RawUnit } from "../sources/unit.ts";
 import type { EncodedUnit } from "./encodeUnit.ts";
-import { failureError, type WorkerReply, type WorkerRequest, type WorkerStart } from "./messages.ts";
+import type { WorkerReply, WorkerRequest, WorkerStart } from "./messages.ts";
 
 interface Waiting {
   readonly resolve: (encoded: EncodedUnit) => void;

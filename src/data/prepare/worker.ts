@@ -1,9 +1,9 @@
 /** The body of a preparing worker thread: makes its encoder once, then answers units with their tokens. */
 import { type MessagePort, parentPort, workerData } from "node:worker_threads";
-import { invariant } from "../../base/index.ts";
+import { describeFailure, invariant } from "../../base/index.ts";
 import { encodeUnit } from "./encodeUnit.ts";
 import { loadEncoder } from "./loadEncoder.ts";
-import { describeFailure, type WorkerReply, type WorkerRequest, type WorkerStart } from "./messages.ts";
+import type { WorkerReply, WorkerRequest, WorkerStart } from "./messages.ts";
 
 async function serve(port: MessagePort, start: WorkerStart): Promise<void> {
   const encoder = await loadEncoder(start.encoder);
@@ -16,7 +16,7 @@ async function serve(port: MessagePort, start: WorkerStart): Promise<void> {
         [encoded.tokens, encoded.lengths, encoded.textBytes].map(({ buffer }) => buffer as ArrayBuffer),
       );
     } catch (error) {
-      port.postMessage({ id, failure: describeFailure(error) } satisfies WorkerReply);
+      port.postMessage({ id, failure: describeFailure(error, "data") } satisfies WorkerReply);
     }
   });
 }
@@ -27,5 +27,5 @@ const start: WorkerStart = workerData;
 try {
   await serve(port, start);
 } catch (error) {
-  port.postMessage({ id: -1, failure: describeFailure(error) } satisfies WorkerReply);
+  port.postMessage({ id: -1, failure: describeFailure(error, "data") } satisfies WorkerReply);
 }

@@ -28,11 +28,12 @@ interface Source {
   readonly objectPath: string;
 }
 
+/** "nodelete": worker threads run the library's code until the process is gone, so that it must not be unmapped when Node ends. */
 const linkFlags = [
   "-shared",
   "-fPIC",
   "-pthread",
-  ...(process.platform === "darwin" ? ["-Wl,-undefined,dynamic_lookup"] : []),
+  process.platform === "darwin" ? "-Wl,-undefined,dynamic_lookup" : "-Wl,-z,nodelete",
 ];
 
 /** The path of the library, compiled where the cache lacks it. Throws DeviceError, FileError. */

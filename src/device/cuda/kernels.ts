@@ -17,6 +17,7 @@ import { pagedAttentionKernels } from "./launch/pagedAttention.ts";
 import { quantiseKernels, rowAdapterKernels } from "./launch/quantise.ts";
 import { reduceKernels } from "./launch/reduce.ts";
 import { rotaryKernels } from "./launch/rotary.ts";
+import { logitsKernels } from "./launch/logits.ts";
 import { samplingKernels } from "./launch/sampling.ts";
 import { supportsMatmul } from "./matmul.ts";
 
@@ -34,6 +35,7 @@ export const cudaKernels: CudaKernels = {
   ...lossKernels,
   ...adapterKernels,
   ...samplingKernels,
+  ...logitsKernels,
   ...optimizerKernels,
 };
 

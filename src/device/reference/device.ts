@@ -25,6 +25,7 @@ import { cacheKernels } from "./cache.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { embeddingKernels } from "./embedding.ts";
 import type { ReferenceKernels } from "./kernels.ts";
+import { logitsKernels } from "./logits.ts";
 import { lossKernels } from "./loss.ts";
 import { matmulKernels } from "./matmul.ts";
 import { bytesOf, ReferenceBuffer } from "./memory.ts";
@@ -50,6 +51,7 @@ const kernels: ReferenceKernels = {
   ...lossKernels,
   ...adapterKernels,
   ...samplingKernels,
+  ...logitsKernels,
   ...optimizerKernels,
 };
 

@@ -259,10 +259,12 @@ export function writeRotary(
 ): Record<string, unknown> {
   const share = fraction === undefined ? {} : { partial_rotary_factor: fraction };
   const group = scaling === undefined ? undefined : scalingKeys(scaling);
+  // Up to 4.42 the kind was called type, and a third key beside it and the factor was refused.
+  const isOldest = scaling?.kind === "linear" || scaling?.kind === "dynamic";
   return {
     rope_theta: base,
     ...share,
-    rope_scaling: group === undefined ? null : { rope_type: scaling?.kind, ...group },
+    rope_scaling: group === undefined ? null : { [isOldest ? "type" : "rope_type"]: scaling?.kind, ...group },
     rope_parameters: { rope_theta: base, ...share, rope_type: scaling?.kind ?? "default", ...group },
   };
 }
@@ -270,10 +272,8 @@ export function writeRotary(
 function scalingKeys(scaling: RotaryScaling): Record<string, unknown> {
   switch (scaling.kind) {
     case "linear":
-      // Before 4.43 the kind of scaling was called type.
-      return { type: "linear", factor: scaling.factor };
     case "dynamic":
-      return { type: "dynamic", factor: scaling.factor };
+      return { factor: scaling.factor };
     case "llama3":
       return {
         factor: scaling.factor,

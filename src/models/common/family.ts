@@ -28,6 +28,8 @@ export interface ModelFamily {
   readonly presetAliases: Readonly<Record<string, string>>;
   /** Reads a parsed config.json, keys of all ages. Throws ConfigError; an unsupported feature is refused by name. */
   readConfig(json: unknown): DecoderConfig;
+  /** Throws ConfigError for shapes that the decoder computes and the family's files cannot say. */
+  checkShape?(config: DecoderConfig): void;
   /** The config.json of a model. */
   writeConfig(config: DecoderConfig, dtype: string): Record<string, unknown>;
   /** Every tensor of a checkpoint and where it goes. */

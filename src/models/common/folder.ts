@@ -2,11 +2,11 @@
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { dtypeBytes, invariant, makeFolder, withFileErrors, writeText } from "../../base/index.ts";
-import { singleFileName, writeSafetensors } from "../../checkpoint/index.ts";
+import { singleFileName, transposeBytes, writeSafetensors } from "../../checkpoint/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
+import { configText } from "./configText.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
-import { transposeBytes } from "./transpose.ts";
 
 const dtypeNames: Readonly<Record<string, string>> = { f32: "float32", bf16: "bfloat16", f16: "float16" };
 
@@ -20,7 +20,7 @@ export function writeModelFolder(
   makeFolder("model", folder);
   writeWeights(decoder, family.weightSlices(config), join(folder, singleFileName));
   const json = family.writeConfig(config, dtypeNames[decoder.dtype] ?? decoder.dtype);
-  writeText("model", join(folder, "config.json"), `${JSON.stringify(json, undefined, 2)}\n`);
+  writeText("model", join(folder, "config.json"), configText(json));
   const generation = {
     bos_token_id: config.bosId,
     eos_token_id: config.eosId,

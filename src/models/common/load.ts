@@ -3,13 +3,12 @@
  * that beside the model itself a few megabytes are held; other float formats are converted on the device, piece by piece.
  */
 import { decodeValues, dtypeBytes, encodeValues } from "../../base/index.ts";
-import { storedDtypeBytes, tensorPieces } from "../../checkpoint/index.ts";
+import { storedDtypeBytes, tensorPieces, transposeBytes } from "../../checkpoint/index.ts";
 import type { TensorSource } from "../../checkpoint/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily } from "./family.ts";
 import { isFloat, matchTensors } from "./match.ts";
-import { transposeBytes } from "./transpose.ts";
 
 /** Elements converted at a time: long enough for a GPU, short enough for the cache of a core. */
 const pieceElements = 1 << 20;

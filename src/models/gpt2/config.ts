@@ -4,7 +4,7 @@
  * Keys and defaults: transformers, src/transformers/models/gpt2/configuration_gpt2.py; its `attribute_map` names are read too, and `n_ctx`.
  */
 import { z } from "zod";
-import { parseConfig } from "../../base/index.ts";
+import { ConfigError, parseConfig } from "../../base/index.ts";
 import { checkDecoderConfig } from "../common/config.ts";
 import type { DecoderConfig } from "../common/config.ts";
 import {
@@ -70,6 +70,16 @@ export function readGpt2Config(json: unknown): DecoderConfig {
     eosId: firstId(config.eos_token_id, 50256),
     padId: firstId(config.pad_token_id, undefined),
   });
+}
+
+/** Its files know neither grouped heads nor a width of their own. Throws ConfigError. */
+export function checkGpt2Shape({ numHeads, numKvHeads, headDim, width }: DecoderConfig): void {
+  if (numKvHeads === numHeads && headDim * numHeads === width) return;
+  throw new ConfigError(
+    "model",
+    `expected as many key heads as heads and heads that share the width for a gpt2 model, got ${numHeads} heads, ${numKvHeads} key heads, ${headDim} wide, of ${width}`,
+    { hint: "set width, numHeads, numKvHeads and headDim together, or take a llama preset" },
+  );
 }
 
 /** Writes config.json, which all versions of transformers read. */

@@ -1,6 +1,6 @@
 /** The GPT-2 family: one implementation for all its public sizes. */
 import type { ModelFamily } from "../common/family.ts";
-import { readGpt2Config, writeGpt2Config } from "./config.ts";
+import { checkGpt2Shape, readGpt2Config, writeGpt2Config } from "./config.ts";
 import { gpt2Presets } from "./presets.ts";
 import { gpt2WeightSlices } from "./weights.ts";
 
@@ -14,6 +14,7 @@ export const gpt2: ModelFamily = {
   presets: gpt2Presets,
   presetAliases: { "gpt2-small": "gpt2", "gpt2-124m": "gpt2" },
   readConfig: readGpt2Config,
+  checkShape: checkGpt2Shape,
   writeConfig: writeGpt2Config,
   weightSlices: gpt2WeightSlices,
 };

@@ -6,6 +6,7 @@ import { adapterCases } from "./adapter.ts";
 import { attentionCases } from "./attention.ts";
 import { cacheCases } from "./cache.ts";
 import { elementwiseCases, embeddingCases } from "./elementwise.ts";
+import { logitsCases } from "./logits.ts";
 import { lossCases } from "./loss.ts";
 import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
@@ -26,6 +27,7 @@ export function allCases(): ConformanceCase[] {
     ...lossCases(),
     ...adapterCases(),
     ...samplingCases(),
+    ...logitsCases(),
     ...optimizerCases(),
   ];
 }

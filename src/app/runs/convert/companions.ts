@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { withFileErrors, writeText } from "../../../base/index.ts";
 import { writeModelCard } from "../../../checkpoint/index.ts";
 import type { StoredDtype } from "../../../checkpoint/index.ts";
-import { modelFamily } from "../../../models/index.ts";
+import { configText, modelFamily } from "../../../models/index.ts";
 import type { Tokenizer } from "../../../text/index.ts";
 import type { ConversionSource } from "./source.ts";
 
@@ -39,7 +39,7 @@ export function writeCompanions(
   const { checkpoint, json, tokenizer } = source;
   const writeJson = (name: string, value: unknown): void =>
     writeText("convert", join(folder, name), `${JSON.stringify(value, undefined, 2)}\n`);
-  writeJson("config.json", configJson(source));
+  writeText("convert", join(folder, "config.json"), configText(configJson(source)));
   const { tokenizerFiles, otherFiles } = checkpoint;
   for (const [name, read] of [...tokenizerFiles, ...otherFiles]) {
     const path = join(folder, tokenizerName(name, [...tokenizerFiles.keys()]));

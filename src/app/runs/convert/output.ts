@@ -3,7 +3,7 @@
  * stood there before, with --force, goes only then.
  */
 import { existsSync, readdirSync, renameSync, rmSync, statfsSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { FileError, formatBytes, makeFolder, withFileErrors } from "../../../base/index.ts";
 
 const component = "convert";
@@ -45,36 +45,54 @@ function describe(path: string): string {
   return statSync(path).isDirectory() ? "a folder with files" : "a file";
 }
 
+/** Beside a target: the result until it is whole, a folder for whatever else is needed, and what is being replaced. */
+function placesOf(path: string) {
+  const target = resolve(path);
+  return {
+    target,
+    temporary: `${target}.part`,
+    scratch: `${target}.part.scratch`,
+    old: `${target}.old.part`,
+  };
+}
+
 /**
- * Runs `write` on a path beside `path` and puts its result there. Leftovers of an earlier attempt that was killed are removed first.
- * Throws what `write` throws, FileError; `path` then holds what it held before.
+ * Runs `write` on a path beside `path` and puts its result there; `scratch` is an empty folder for its use. Throws what `write` throws,
+ * FileError; `path` then holds what it held before.
  */
 export async function replaceAtomically(
   path: string,
-  write: (temporary: string) => Promise<void>,
+  write: (places: { temporary: string; scratch: string }) => Promise<void>,
 ): Promise<void> {
-  const target = resolve(path);
-  const temporary = `${target}.part`;
-  const old = `${target}.old`;
-  remove(temporary);
+  const { target, temporary, scratch, old } = placesOf(path);
+  clearLeftovers(path);
   try {
-    await write(temporary);
+    makeFolder(component, scratch);
+    await write({ temporary, scratch });
     withFileErrors(component, "a writable place", path, () => {
-      remove(old);
       // A folder cannot be renamed onto one with files in it.
       if (existsSync(target)) renameSync(target, old);
       renameSync(temporary, target);
     });
-    remove(old);
-  } catch (error) {
-    remove(temporary);
-    if (!existsSync(target) && existsSync(old)) renameSync(old, target);
-    throw error;
+  } finally {
+    clearLeftovers(path);
   }
 }
 
-function remove(path: string): void {
-  withFileErrors(component, "a path that can be removed", path, () =>
-    rmSync(path, { recursive: true, force: true }),
-  );
+/** Removes what an attempt left beside `path` that ended in whatever way, and puts back what it was about to replace. Throws FileError. */
+export function clearLeftovers(path: string): void {
+  const { target, old } = placesOf(path);
+  withFileErrors(component, "a path that can be removed", path, () => {
+    if (!existsSync(target) && existsSync(old)) renameSync(old, target);
+    const parent = dirname(target);
+    if (!existsSync(parent)) return;
+    for (const name of readdirSync(parent)) {
+      const isOurs =
+        name.startsWith(`${basename(target)}.`) && leftover.test(name.slice(basename(target).length));
+      if (isOurs) rmSync(join(parent, name), { recursive: true, force: true });
+    }
+  });
 }
+
+/** The places beside a target, and the file that an archive is written to, which has a process number in its name. */
+const leftover = /^(\.part(\.scratch|\.\d+\.part)?|\.old\.part)$/;

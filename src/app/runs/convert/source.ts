@@ -88,7 +88,7 @@ function readTokenizer(checkpoint: ModelCheckpoint): Tokenizer | undefined {
 function paddedVocabulary(checkpoint: ModelCheckpoint, tokenizer: Tokenizer | undefined): number | undefined {
   if (checkpoint.kind !== "nemo" || checkpoint.vocabSize !== undefined || tokenizer === undefined)
     return undefined;
-  const [numRows] = checkpoint.weights.info("model.embed_tokens.weight").shape;
+  const [numRows] = checkpoint.weights.info(embeddingOf(checkpoint.weights)).shape;
   return tokenizer.vocabSize < numRows ? tokenizer.vocabSize : undefined;
 }
 

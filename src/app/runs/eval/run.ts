@@ -1,8 +1,7 @@
 /** `nautilus eval`: opens model and data, runs the tasks, writes logs, results and reports. */
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { ConfigError, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
-import { openDevice } from "../../../device/index.ts";
+import { ConfigError, formatCount, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
 import {
   DataStore,
   evaluate,
@@ -14,14 +13,13 @@ import {
   TaskRegistry,
 } from "../../../eval/index.ts";
 import type { EvaluationResult, MmluWay, Selection, Task } from "../../../eval/index.ts";
-import { Context } from "../../../tensor/index.ts";
+import { EngineLanguageModel } from "../../../infer/index.ts";
 import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
+import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
-import { openModel } from "../openModel.ts";
-import { DecoderModel } from "./decoderModel.ts";
 import { checkSettings } from "./settings.ts";
 
 export interface EvalCliOptions {
@@ -39,7 +37,7 @@ export interface EvalCliOptions {
   mmlu: MmluWay;
   nvidia: boolean;
   temperature?: number;
-  batchTokens: number;
+  batchTokens?: number;
   bootstrapIterations: number;
   seed: number;
   runCode?: boolean;
@@ -79,14 +77,24 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     await run(model.model, selection, { store, registry, options, device: options.url });
     return;
   }
-  using device = await openDevice({ kind: options.device, threads: options.threads });
-  const context = new Context(device);
-  using opened = await openModel(context, options.model ?? "", {
+  await using open = await openEngine({
+    model: options.model ?? "",
+    device: options.device,
+    threads: options.threads,
     precision: options.precision,
     tokenizer: options.tokenizer,
+    maxStepRows: options.batchTokens,
   });
-  const model = new DecoderModel(context, opened, options.batchTokens);
-  await run(model, selection, { store, registry, options, device: device.kind });
+  const { engine, tokenizer, path } = open;
+  const model = new EngineLanguageModel(engine, { name: path, tokenizer });
+  await run(model, selection, { store, registry, options, device: engine.info.device });
+  const { numPromptTokens, numCachedPromptTokens } = engine.statistics();
+  if (numPromptTokens > 0) {
+    const share = numCachedPromptTokens / numPromptTokens;
+    note(
+      `${formatCount(numPromptTokens)} tokens of prompts, ${(100 * share).toFixed(1)} % of them found in the cache`,
+    );
+  }
 }
 
 /** Tasks of a user's own file: every export that is one, or lists of them. Throws ConfigError. */

@@ -27,7 +27,7 @@ export function withRequestContext(server: ServerContext): Middleware {
     const context = new RequestContext(server, {
       id: c.req.header("x-request-id"),
       protocol: protocolOf(c.req.path),
-      route: "unmatched",
+      route: routeOf(c),
       signal: outgoing === undefined ? c.req.raw.signal : undefined,
     });
     c.set("request", context);
@@ -36,9 +36,10 @@ export function withRequestContext(server: ServerContext): Middleware {
       context.finish(outgoing.writableFinished ? outgoing.statusCode : 499);
     });
     await next();
-    context.route = routeOf(c);
     c.header("x-request-id", context.id);
-    if (outgoing === undefined && c.res.body === null) context.finish(c.res.status);
+    // A stream ends its request itself.
+    const isStream = c.res.headers.get("content-type")?.startsWith("text/event-stream") === true;
+    if (outgoing === undefined && !isStream) context.finish(c.res.status);
   };
 }
 

@@ -1,0 +1,100 @@
+/** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
+import { openDevice } from "../../device/index.ts";
+import type { Device, DeviceKind } from "../../device/index.ts";
+import { createEngine, defaultBlockSize } from "../../infer/index.ts";
+import type { Engine } from "../../infer/index.ts";
+import { cacheBytesPerToken } from "../../models/index.ts";
+import type { Decoder } from "../../models/index.ts";
+import { Context } from "../../tensor/index.ts";
+import type { Tokenizer } from "../../text/index.ts";
+import { endTokens, openModel } from "../runs/openModel.ts";
+
+export interface EngineSettings {
+  /** A run, one of its checkpoints, or a model in any supported format. */
+  model: string;
+  /** Where to compute; default "auto". */
+  device?: "auto" | DeviceKind | undefined;
+  /** CPU threads. */
+  threads?: number | undefined;
+  /** dtype of the weights; by default what the checkpoint has. */
+  precision?: "f32" | "bf16" | undefined;
+  /** A tokenizer's file or folder, for checkpoints that hold none. */
+  tokenizer?: string | undefined;
+  /** Longest prompt and answer together; by default the model's. */
+  maxContext?: number | undefined;
+  /** Tokens of context that the cache holds, all sequences together; by default what memory allows. */
+  cacheTokens?: number | undefined;
+  blockSize?: number | undefined;
+  /** Sequences that run at once. Default 256. */
+  maxSequences?: number | undefined;
+  /** Rows of a step. Default 2048; 512 on the CPU, where a step is long. */
+  maxStepRows?: number | undefined;
+  /** Finds prompts in the cache. Default true. */
+  reusesPrefixes?: boolean | undefined;
+}
+
+export interface OpenEngine extends AsyncDisposable {
+  /** What was opened: a folder or a file. */
+  readonly path: string;
+  /** Where the tokenizer's files and chat templates are. */
+  readonly folder: string;
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+}
+
+/** Share of the memory that is left after the weights, for the cache: working memory needs some. */
+const cacheShare = 0.8;
+/** On the CPU memory is everybody's. */
+const cpuCacheShare = 0.25;
+
+/**
+ * The device is closed with the engine; one given as `on` stays its owner's. Throws CheckpointError, ConfigError, TokenizerError,
+ * DeviceError, OutOfMemoryError.
+ */
+export async function openEngine(settings: EngineSettings & { on?: Device }): Promise<OpenEngine> {
+  const { on, device: kind = "auto", threads } = settings;
+  const device = on ?? (await openDevice({ kind, threads }));
+  const closeDevice = (): void => {
+    if (on === undefined) device.dispose();
+  };
+  try {
+    const context = new Context(device);
+    const model = await openModel(context, settings.model, settings);
+    try {
+      const engine = createEngine(context, model.decoder, {
+        tokenizer: model.tokenizer,
+        endTokens: endTokens(model.folder, model.tokenizer),
+        cacheTokens: settings.cacheTokens ?? affordableTokens(device, model.decoder, settings),
+        maxContext: settings.maxContext,
+        blockSize: settings.blockSize,
+        maxSequences: settings.maxSequences,
+        maxStepRows: settings.maxStepRows ?? (device.kind === "cuda" ? 2048 : 512),
+        reusesPrefixes: settings.reusesPrefixes,
+        release: () => {
+          model[Symbol.dispose]();
+          closeDevice();
+        },
+      });
+      const { path, folder, tokenizer } = model;
+      return { path, folder, tokenizer, engine, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+    } catch (error) {
+      model[Symbol.dispose]();
+      throw error;
+    }
+  } catch (error) {
+    closeDevice();
+    throw error;
+  }
+}
+
+/** Tokens that fit what memory is left, no more than all sequences can use, and at least one whole context. */
+function affordableTokens(device: Device, decoder: Decoder, settings: EngineSettings): number {
+  const { maxSequences = 256, blockSize = defaultBlockSize } = settings;
+  const maxContext = Math.min(settings.maxContext ?? Infinity, decoder.config.maxPositions);
+  const { freeBytes = 2 ** 30 } = device.memory();
+  const share = device.kind === "cuda" ? cacheShare : cpuCacheShare;
+  const affordable = Math.floor((share * freeBytes) / cacheBytesPerToken(decoder.config, decoder.dtype));
+  const wanted = maxSequences * maxContext;
+  const onePlace = Math.ceil(maxContext / blockSize) * blockSize;
+  return Math.max(onePlace, Math.min(affordable, wanted));
+}

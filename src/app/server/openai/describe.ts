@@ -1,0 +1,65 @@
+/** OpenAI's routes for the OpenAPI document. */
+import {
+  chatChunkSchema,
+  chatCompletionSchema,
+  chatRequestSchema,
+  completionChunkSchema,
+  completionRequestSchema,
+  completionSchema,
+  detokenizeRequestSchema,
+  detokenizeSchema,
+  embeddingListSchema,
+  embeddingRequestSchema,
+  modelListSchema,
+  modelSchema,
+  tokenizeRequestSchema,
+  tokenizeSchema,
+} from "../../api/openai/index.ts";
+import type { DescribedRoute } from "../openapi/document.ts";
+
+export const openAiRoutes: readonly DescribedRoute[] = [
+  {
+    method: "post",
+    path: "/v1/completions",
+    tag: "OpenAI",
+    summary: "Continue prompts",
+    request: completionRequestSchema,
+    response: completionSchema,
+    event: completionChunkSchema,
+  },
+  {
+    method: "post",
+    path: "/v1/chat/completions",
+    tag: "OpenAI",
+    summary: "Answer a conversation",
+    request: chatRequestSchema,
+    response: chatCompletionSchema,
+    event: chatChunkSchema,
+  },
+  {
+    method: "post",
+    path: "/v1/embeddings",
+    tag: "OpenAI",
+    summary: "Hidden states of texts",
+    request: embeddingRequestSchema,
+    response: embeddingListSchema,
+  },
+  { method: "get", path: "/v1/models", tag: "OpenAI", summary: "The models", response: modelListSchema },
+  { method: "get", path: "/v1/models/{name}", tag: "OpenAI", summary: "One model", response: modelSchema },
+  {
+    method: "post",
+    path: "/tokenize",
+    tag: "Tokens",
+    summary: "Token ids of a text or a conversation",
+    request: tokenizeRequestSchema,
+    response: tokenizeSchema,
+  },
+  {
+    method: "post",
+    path: "/detokenize",
+    tag: "Tokens",
+    summary: "Text of token ids",
+    request: detokenizeRequestSchema,
+    response: detokenizeSchema,
+  },
+];

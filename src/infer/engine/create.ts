@@ -1,0 +1,81 @@
+/** An engine from its parts: a decoder in this thread, a cache of a given size, a tokenizer. */
+import { ConfigError } from "../../base/index.ts";
+import type { Decoder } from "../../models/index.ts";
+import { countParameters } from "../../models/index.ts";
+import type { Context } from "../../tensor/index.ts";
+import type { Tokenizer } from "../../text/index.ts";
+import { ModelRunner } from "../runner/modelRunner.ts";
+import type { AdapterSlots } from "./adapters.ts";
+import { EngineCore } from "./core.ts";
+
+export interface EngineOptions {
+  tokenizer: Tokenizer;
+  /** Tokens that end a sequence. */
+  endTokens: readonly number[];
+  /** Tokens of context that the cache holds, all sequences together. */
+  cacheTokens: number;
+  /** Longest prompt and answer together. Default: the model's, or what the cache holds. */
+  maxContext?: number | undefined;
+  /** Tokens of one block. */
+  blockSize?: number | undefined;
+  /** Sequences that run at once. */
+  maxSequences?: number | undefined;
+  /** Rows of a step, prompt pieces and decoding sequences together. */
+  maxStepRows?: number | undefined;
+  /** Finds prompts in the cache. Default true. */
+  reusesPrefixes?: boolean | undefined;
+  maxLogitsBytes?: number | undefined;
+  adapters?: AdapterSlots | undefined;
+  /** Frees what lies under the engine when it is disposed. */
+  release?: (() => void) | undefined;
+}
+
+/** Sixteen: see docs/decisions/0019-engine.md. */
+export const defaultBlockSize = 16;
+
+/** Allocates the cache. Throws OutOfMemoryError, ConfigError. */
+export function createEngine(context: Context, decoder: Decoder, options: EngineOptions): EngineCore {
+  const { tokenizer, blockSize = defaultBlockSize, cacheTokens } = options;
+  const { config } = decoder;
+  const numBlocks = Math.floor(cacheTokens / blockSize);
+  if (numBlocks < 1) {
+    throw new ConfigError(
+      "engine",
+      `expected a cache of at least one block of ${blockSize} tokens, got ${cacheTokens}`,
+    );
+  }
+  const maxContext = Math.min(
+    options.maxContext ?? config.maxPositions,
+    config.maxPositions,
+    numBlocks * blockSize,
+  );
+  const maxStepRows = options.maxStepRows ?? 2048;
+  const maxSequences = Math.min(options.maxSequences ?? 256, maxStepRows);
+  const numTokens = Math.min(tokenizer.vocabSize, config.vocabSize);
+  const runner = new ModelRunner(context, decoder, {
+    blockSize,
+    numBlocks,
+    maxContext,
+    maxSequences,
+    numTokens,
+    maxLogitsBytes: options.maxLogitsBytes,
+    choosesAdapters: options.adapters !== undefined,
+  });
+  return new EngineCore({
+    runner,
+    tokenizer,
+    info: {
+      maxContext,
+      vocabSize: numTokens,
+      width: config.width,
+      numParameters: countParameters(config),
+      dtype: decoder.dtype,
+      device: context.device.description,
+      adapters: [],
+    },
+    scheduler: { numBlocks, blockSize, maxStepRows, maxSequences, reusesPrefixes: options.reusesPrefixes },
+    endTokens: options.endTokens,
+    adapters: options.adapters,
+    release: options.release,
+  });
+}

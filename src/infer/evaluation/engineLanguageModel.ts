@@ -1,0 +1,233 @@
+/**
+ * The language model that evaluation and guardrails ask, over an engine. Requests go to the engine in an order that lets those with the
+ * same beginning follow each other, so that a context is read once for all its continuations; results keep the order of the requests.
+ */
+import { RequestError } from "../../base/index.ts";
+import type {
+  FinishReason,
+  GenerateRequest,
+  GenerationEvent,
+  LanguageModel,
+  Loglikelihood,
+  LoglikelihoodRequest,
+  Prompt,
+  RequestOptions,
+  RollingLoglikelihood,
+  Tokenizer,
+} from "../../text/index.ts";
+import type { Engine, EngineEvent, EngineFinishReason, EngineRequest } from "../engine/contract.ts";
+import { EventQueue } from "../engine/eventQueue.ts";
+import { promptTokens } from "../generateText.ts";
+import { parseSampling } from "../sampling.ts";
+import { idsOf, pairTokens, prefixToken, rollingWindows } from "./pairs.ts";
+import type { ScoredTokens } from "./pairs.ts";
+
+export interface EngineLanguageModelOptions {
+  /** For reports. */
+  name: string;
+  tokenizer: Tokenizer;
+  /** Requests given to the engine at once: enough to fill its steps. */
+  maxConcurrent?: number;
+  /** Name of a loaded adapter that all requests go through. */
+  adapter?: string | undefined;
+}
+
+const finishReasons: Readonly<Record<EngineFinishReason, FinishReason>> = {
+  length: "length",
+  end: "eos",
+  stop: "stop",
+  aborted: "cancelled",
+};
+
+export class EngineLanguageModel implements LanguageModel {
+  readonly name: string;
+  readonly tokenizer: Tokenizer;
+  readonly #engine: Engine;
+  readonly #maxConcurrent: number;
+  readonly #adapter: string | undefined;
+
+  constructor(engine: Engine, options: EngineLanguageModelOptions) {
+    this.name = options.name;
+    this.tokenizer = options.tokenizer;
+    this.#engine = engine;
+    this.#maxConcurrent = options.maxConcurrent ?? 512;
+    this.#adapter = options.adapter;
+  }
+
+  get maxSequenceTokens(): number {
+    return this.#engine.info.maxContext;
+  }
+
+  async *generate(
+    requests: readonly GenerateRequest[],
+    options: RequestOptions = {},
+  ): AsyncGenerator<GenerationEvent> {
+    const queue = new EventQueue<GenerationEvent>();
+    const leaving = new AbortController();
+    const { signal } = options;
+    const signals = signal === undefined ? leaving.signal : AbortSignal.any([signal, leaving.signal]);
+    const all = this.#forEach(requests.keys(), async (index) => {
+      const request = this.#generation(requests[index]);
+      for await (const event of this.#engine.generate(request, signals)) {
+        const known = generationEvent(index, event);
+        if (known !== undefined) queue.push(known);
+      }
+    }).catch((error: unknown) => queue.fail(error));
+    try {
+      for (let numDone = 0; numDone < requests.length;) {
+        for (const event of await queue.next()) {
+          if (event.type === "end") numDone++;
+          yield event;
+          if (event.type === "end") options.onProgress?.(numDone, requests.length);
+        }
+      }
+    } finally {
+      leaving.abort();
+      await all;
+    }
+  }
+
+  #generation({
+    prompt,
+    maxNewTokens,
+    sampling = {},
+    stop,
+    ignoreEos,
+    numLogprobs,
+  }: GenerateRequest): EngineRequest {
+    const tokens = typeof prompt === "string" ? promptTokens(this.tokenizer, prompt) : Array.from(prompt);
+    // As the reference harness: room for the whole answer, and the beginning of the prompt goes.
+    const room = Math.max(1, this.maxSequenceTokens - maxNewTokens);
+    return {
+      prompt: tokens.slice(-room),
+      sampling: parseSampling({
+        maxTokens: maxNewTokens,
+        temperature: sampling.temperature ?? 0,
+        topK: sampling.topK ?? 0,
+        topP: sampling.topP ?? 0,
+        repetitionPenalty: sampling.repetitionPenalty ?? 1,
+        seed: sampling.seed ?? 0,
+        stop: [...(stop ?? [])],
+        stopAtEnd: ignoreEos !== true,
+      }),
+      numLogprobs,
+      adapter: this.#adapter,
+    };
+  }
+
+  async loglikelihood(
+    requests: readonly LoglikelihoodRequest[],
+    options: RequestOptions = {},
+  ): Promise<Loglikelihood[]> {
+    const pairs = requests.map((request) => pairTokens(this.tokenizer, request, this.maxSequenceTokens));
+    let numDone = 0;
+    return await this.#score(pairs, options, () => options.onProgress?.(++numDone, requests.length));
+  }
+
+  async loglikelihoodRolling(
+    texts: readonly Prompt[],
+    options: RequestOptions = {},
+  ): Promise<RollingLoglikelihood[]> {
+    const prefix = prefixToken(this.tokenizer);
+    const windows = texts.map((text) =>
+      rollingWindows(idsOf(this.tokenizer, text), prefix, this.maxSequenceTokens),
+    );
+    const textOf = windows.flatMap((list, text) => list.map(() => text));
+    const numLeft = windows.map(({ length }) => length);
+    let numDone = 0;
+    const scores = await this.#score(windows.flat(), options, (window) => {
+      if (--numLeft[textOf[window]] === 0) options.onProgress?.(++numDone, texts.length);
+    });
+    const results = texts.map((): RollingLoglikelihood => ({ logprob: 0, numTokens: 0 }));
+    for (const [window, { logprob, numTokens }] of scores.entries()) {
+      results[textOf[window]].logprob += logprob;
+      results[textOf[window]].numTokens += numTokens;
+    }
+    return results;
+  }
+
+  /** The likelihood of the scored tokens of each sequence. Throws the signal's reason when it is aborted. */
+  async #score(
+    sequences: readonly ScoredTokens[],
+    { signal }: RequestOptions,
+    onScored: (index: number) => void,
+  ): Promise<Loglikelihood[]> {
+    const results = sequences.map((): Loglikelihood => ({ logprob: 0, isGreedy: true, numTokens: 0 }));
+    await this.#forEach(inOrderOfTokens(sequences), async (index) => {
+      signal?.throwIfAborted();
+      const { tokens, from } = sequences[index];
+      const request: EngineRequest = {
+        prompt: tokens,
+        sampling: scoring,
+        promptLogprobs: 0,
+        promptLogprobsFrom: from,
+        adapter: this.#adapter,
+      };
+      for await (const event of this.#engine.generate(request, signal)) {
+        if (event.type === "prompt") {
+          for (const { logprob, rank } of event.logprobs) {
+            results[index].logprob += logprob;
+            results[index].isGreedy &&= rank === 0;
+            results[index].numTokens++;
+          }
+        } else if (event.type === "end" && event.reason === "aborted") {
+          signal?.throwIfAborted();
+          throw new RequestError("engine", "expected a whole likelihood, got a request that was aborted");
+        }
+      }
+      onScored(index);
+    });
+    return results;
+  }
+
+  /** Runs `work` for all, so many at once. Rejects with the first error, when all that was begun has ended. */
+  async #forEach(indices: Iterable<number>, work: (index: number) => Promise<void>): Promise<void> {
+    const queue = Iterator.from(indices);
+    let failure: { error: unknown } | undefined;
+    const runSome = async (): Promise<void> => {
+      for (const index of queue) {
+        try {
+          await work(index);
+        } catch (error) {
+          failure ??= { error };
+        }
+        if (failure !== undefined) return;
+      }
+    };
+    await Promise.all(Array.from({ length: this.#maxConcurrent }, runSome));
+    if (failure !== undefined) throw failure.error;
+  }
+}
+
+const scoring = parseSampling({ maxTokens: 0 });
+
+/** Places in the order of their tokens: common beginnings side by side. */
+function inOrderOfTokens(sequences: readonly ScoredTokens[]): number[] {
+  return Array.from(sequences.keys()).sort(
+    (a, b) => compareTokens(sequences[a].tokens, sequences[b].tokens) || a - b,
+  );
+}
+
+function compareTokens(a: readonly number[], b: readonly number[]): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i] - b[i];
+  return a.length - b.length;
+}
+
+function generationEvent(index: number, event: EngineEvent): GenerationEvent | undefined {
+  if (event.type === "token") {
+    const mostLikely = event.mostLikely?.map(({ token, logprob }) => ({ id: token, logprob }));
+    const { token, text, logprob } = event;
+    return {
+      type: "token",
+      index,
+      id: token,
+      text,
+      logprob,
+      ...(mostLikely === undefined ? {} : { mostLikely }),
+    };
+  }
+  if (event.type === "prompt") return undefined;
+  const { reason, text, numPromptTokens, numNewTokens } = event;
+  return { type: "end", index, reason: finishReasons[reason], text, numPromptTokens, numNewTokens };
+}

@@ -1,0 +1,96 @@
+/** Adapters by their configuration: the one place that knows all methods. */
+import type { Decoder } from "../common/decoder.ts";
+import type { ModelFamily } from "../common/family.ts";
+import { ConfigError } from "../../base/index.ts";
+import type { Adapter, AdapterOptions } from "./adapter.ts";
+import { BottleneckAdapter } from "./bottleneck.ts";
+import type { AdapterConfig } from "./config.ts";
+import { DoraAdapter } from "./dora.ts";
+import { Ia3Adapter } from "./ia3.ts";
+import type { Ia3Module } from "./ia3.ts";
+import { LoraAdapter } from "./lora.ts";
+import { PromptAdapter } from "./prompt.ts";
+import { byProjection, selectTargets, targetModules } from "./targets.ts";
+import type { TargetModule } from "./targets.ts";
+
+/** An adapter beside a decoder, zeroed: `initialise` or a file fills it. Throws ConfigError. */
+export function createAdapter(
+  decoder: Decoder,
+  { family, config, ...options }: { family: ModelFamily; config: AdapterConfig } & AdapterOptions,
+): Adapter {
+  switch (config.method) {
+    case "lora":
+      return new LoraAdapter(decoder, {
+        config,
+        modules: lowRankModules(decoder, family, config),
+        ...options,
+      });
+    case "dora":
+      return new DoraAdapter(decoder, {
+        config,
+        modules: lowRankModules(decoder, family, config),
+        ...options,
+      });
+    case "ia3":
+      return new Ia3Adapter(decoder, { config, modules: ia3Modules(decoder, family, config), ...options });
+    case "houlsby":
+    case "parallel":
+      expectLayers(decoder, config.layers);
+      return new BottleneckAdapter(decoder, { config, ...options });
+    case "prompt-tuning":
+    case "p-tuning":
+      return new PromptAdapter(decoder, { config, ...options });
+  }
+}
+
+function lowRankModules(
+  { config }: Decoder,
+  family: ModelFamily,
+  {
+    targets,
+    exclude,
+    layers,
+  }: { targets: readonly string[]; exclude: readonly string[]; layers?: readonly number[] | undefined },
+): TargetModule[] {
+  return selectTargets(targetModules(family, config), { targets, exclude, layers });
+}
+
+/** Keys, values and what the feed-forward's second matrix takes, where nothing else is said. */
+function ia3Modules(
+  { config }: Decoder,
+  family: ModelFamily,
+  { targets, feedforward, layers }: Extract<AdapterConfig, { method: "ia3" }>,
+): Ia3Module[] {
+  const modules = targetModules(family, config);
+  const names = new Set(modules.map(({ name }) => name));
+  const usual = ["k_proj", "v_proj", "down_proj"].filter((name) => names.has(name));
+  if (targets === undefined && usual.length < 3) {
+    throw new ConfigError("adapter", `expected targets for ia3 on ${config.family}, got none`, {
+      hint: `its modules: ${[...names].join(", ")}`,
+    });
+  }
+  const chosen = selectTargets(modules, { targets: targets ?? usual, layers });
+  const scaledInputs = feedforward ?? (targets === undefined ? ["down_proj"] : []);
+  const inputs = new Set(
+    scaledInputs.length === 0 ? [] : selectTargets(chosen, { targets: scaledInputs }).map(({ path }) => path),
+  );
+  for (const { modules: parts } of byProjection(chosen)) {
+    const [first, second] = parts.filter(({ path }) => inputs.has(path));
+    if (second !== undefined)
+      throw new ConfigError(
+        "adapter",
+        `expected one of ${first.name} and ${second.name} in feedforward, got both`,
+        {
+          hint: "they read the same rows in one product",
+        },
+      );
+  }
+  return chosen.map((module) => ({ ...module, isFeedforward: inputs.has(module.path) }));
+}
+
+function expectLayers({ config }: Decoder, layers: readonly number[] | undefined): void {
+  for (const layer of layers ?? []) {
+    if (layer >= config.numLayers)
+      throw new ConfigError("adapter", `expected layers 0 to ${config.numLayers - 1}, got ${layer}`);
+  }
+}

@@ -1,0 +1,15 @@
+/** Methods of customising a frozen decoder: LoRA, DoRA, IA3, bottleneck adapters, virtual tokens; one file each. */
+export { Adapter } from "./adapter.ts";
+export type { AdapterOptions, AdapterTensor, DropoutBits } from "./adapter.ts";
+export { adapterMethods, adapterSchema, parseAdapterConfig } from "./config.ts";
+export type { AdapterConfig, AdapterConfigInput, AdapterMethod, LoraConfig } from "./config.ts";
+export { createAdapter } from "./create.ts";
+export { DoraAdapter } from "./dora.ts";
+export { fillAdapter, isAdapterFolder, loadAdapter, readAdapterFolder, saveAdapter } from "./files/folder.ts";
+export type { AdapterFolder } from "./files/folder.ts";
+export { Ia3Adapter } from "./ia3.ts";
+export { LoraAdapter } from "./lora.ts";
+export { mergeAdapter } from "./merge.ts";
+export { PromptAdapter } from "./prompt.ts";
+export { selectTargets, targetModules } from "./targets.ts";
+export type { TargetModule, TargetSelection } from "./targets.ts";

@@ -1,0 +1,136 @@
+/** Encoded examples as training batches: rows per epoch, packed or one example each, and what is compared with what in preferences. */
+import { ConfigError } from "../../base/index.ts";
+import { layOut, packFirstFit, shuffled, textsOf } from "../../data/index.ts";
+import type { EncodedText, TuningExample } from "../../data/index.ts";
+import type { TrainingData } from "../loop.ts";
+import type { HostBatch } from "../step.ts";
+import type { PreferenceRows } from "./rows.ts";
+
+export interface TuningBatchOptions {
+  /** Tokens of a packed row; also the longest text. */
+  length: number;
+  packing: boolean;
+  seed: number;
+  shuffle: boolean;
+  padId: number;
+  /** Ids of virtual tokens, before each text. */
+  prefix: readonly number[];
+}
+
+/** Rows of examples in an endless sequence of epochs. */
+export class TuningRows implements TrainingData {
+  readonly rowsPerEpoch: number;
+  readonly #examples: readonly TuningExample[];
+  readonly #options: TuningBatchOptions;
+  /** Examples of each row, before they are shuffled. */
+  readonly #rows: readonly (readonly number[])[];
+  #order: { epoch: number; rows: readonly number[] } | undefined;
+
+  constructor(examples: readonly TuningExample[], options: TuningBatchOptions) {
+    this.#examples = examples;
+    this.#options = options;
+    const lengths = examples.map((example) =>
+      textsOf(example).reduce((total, { tokens }) => total + tokens.length + options.prefix.length, 0),
+    );
+    // Comparisons are of texts in one micro-batch: each row has all that belongs to an example.
+    this.#rows =
+      options.packing && examples[0]?.kind === "text"
+        ? packFirstFit(lengths, options.length)
+        : examples.map((_, index) => [index]);
+    this.rowsPerEpoch = this.#rows.length;
+  }
+
+  batch(firstSample: number, numSequences: number): HostBatch {
+    const examples: TuningExample[] = [];
+    for (let sample = firstSample; sample < firstSample + numSequences; sample++) {
+      const row = this.#orderOf(Math.floor(sample / this.rowsPerEpoch))[sample % this.rowsPerEpoch];
+      for (const index of this.#rows[row]) examples.push(this.#examples[index]);
+    }
+    return batchOf(examples, this.#options);
+  }
+
+  /** Every row once, in order. */
+  *all(numSequences: number): Generator<HostBatch> {
+    for (let first = 0; first < this.#rows.length; first += numSequences) {
+      const rows = this.#rows.slice(first, first + numSequences);
+      yield batchOf(
+        rows.flatMap((row) => row.map((index) => this.#examples[index])),
+        this.#options,
+      );
+    }
+  }
+
+  #orderOf(epoch: number): readonly number[] {
+    if (this.#order?.epoch === epoch) return this.#order.rows;
+    const { shuffle, seed } = this.#options;
+    const rows = shuffle
+      ? shuffled(this.rowsPerEpoch, seed, epoch)
+      : Array.from({ length: this.rowsPerEpoch }, (_, i) => i);
+    this.#order = { epoch, rows };
+    return rows;
+  }
+}
+
+/** One micro-batch of examples of one kind. Throws ConfigError for one that KTO cannot do with. */
+export function batchOf(
+  examples: readonly TuningExample[],
+  { packing, padId, prefix }: Pick<TuningBatchOptions, "packing" | "padId" | "prefix">,
+): HostBatch {
+  const texts = examples.flatMap(textsOf);
+  const isUnpaired = examples[0]?.kind === "unpaired";
+  const all = isUnpaired ? [...texts, ...mismatchedTexts(texts)] : texts;
+  const batch = layOut(all, { layout: packing ? "packed" : "padded", padId, prefix });
+  if (examples[0]?.kind === "text") return batch;
+  let begin = 0;
+  const spans = all.map((text) => {
+    const length = packing ? prefix.length + text.tokens.length : batch.sequenceLength;
+    const span = { begin, end: begin + length };
+    begin += length;
+    return span;
+  });
+  return { ...batch, preference: comparisons(examples, spans) };
+}
+
+function comparisons(examples: readonly TuningExample[], texts: PreferenceRows["texts"]): PreferenceRows {
+  const pairs = examples.flatMap((example, index) =>
+    example.kind === "preference"
+      ? [
+          {
+            chosen: 2 * index,
+            rejected: 2 * index + 1,
+            chosenReward: example.chosenReward,
+            rejectedReward: example.rejectedReward,
+          },
+        ]
+      : [],
+  );
+  const unpaired = examples.flatMap((example, index) =>
+    example.kind === "unpaired"
+      ? [{ text: index, isDesirable: example.isDesirable, mismatched: examples.length + index }]
+      : [],
+  );
+  return { texts, pairs, unpaired };
+}
+
+/** Each prompt with the answer of the next text: what KTO's baseline is measured on. */
+function mismatchedTexts(texts: readonly EncodedText[]): EncodedText[] {
+  if (texts.length < 2) {
+    throw new ConfigError("tune", "expected at least two texts in a micro-batch for kto, got one", {
+      hint: "raise microBatch",
+    });
+  }
+  return texts.map((text, index) => {
+    const answer = texts[(index + 1) % texts.length];
+    const [promptEnd, answerStart] = [text, answer].map(({ isTrained }) => isTrained.indexOf(1));
+    const join = <Values extends Int32Array | Uint8Array>(left: Values, right: Values): number[] => [
+      ...left.subarray(0, promptEnd),
+      ...right.subarray(answerStart),
+    ];
+    return {
+      tokens: Int32Array.from(join(text.tokens, answer.tokens)),
+      isTrained: Uint8Array.from(join(text.isTrained, answer.isTrained)),
+      numCutAnswer: 0,
+      numCutPrompt: 0,
+    };
+  });
+}
