@@ -90,7 +90,8 @@ function partsOf(request: TaskRequest): [prompt: string, continuation: string | 
     typeof prompt === "string" ? prompt : `[${prompt.join(",")}]`;
   if (request.kind === "rolling") return [request.text, undefined];
   if (request.kind === "generate") return [request.prompt, undefined];
-  return [shown(request.context), shown(request.continuation)];
+  const { context, continuation } = request.texts ?? request;
+  return [shown(context), shown(continuation)];
 }
 
 export function logEntry(sample: Sample, answers: readonly Answer[], score: SampleScore): LoggedSample {

@@ -9,7 +9,13 @@ import type { Aggregation, SampleValue } from "./metrics/aggregate.ts";
 
 /** What a sample asks of the model. */
 export type TaskRequest =
-  | { kind: "loglikelihood"; context: Prompt; continuation: Prompt }
+  | {
+      kind: "loglikelihood";
+      context: Prompt;
+      continuation: Prompt;
+      /** The texts behind ids, for logs. */
+      texts?: { context: string; continuation: string };
+    }
   | { kind: "rolling"; text: string }
   | {
       kind: "generate";

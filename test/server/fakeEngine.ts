@@ -94,7 +94,7 @@ export class FakeEngine implements Engine {
       isComplete = true;
     } finally {
       this.#numRunning--;
-      if (!isComplete) this.numAborted++;
+      if (!isComplete || signal?.aborted === true) this.numAborted++;
     }
   }
 
@@ -191,7 +191,6 @@ export class FakeEngine implements Engine {
       await this.#pause(signal);
       if (signal?.aborted === true) {
         reason = "aborted";
-        this.numAborted++;
         break;
       }
       this.#checkAlive();

@@ -15,6 +15,7 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -38,6 +39,7 @@ function buildProgram(): Command {
     registerTrain,
     registerGenerate,
     registerEval,
+    registerServe,
     registerPull,
     registerTokenizer,
     registerData,

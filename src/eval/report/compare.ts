@@ -33,7 +33,7 @@ export function compareLogs(
     return other === undefined ? [] : [{ sample, other }];
   });
   if (pairs.length === 0) throw new DataError("eval", `expected common samples of ${task}, got none`);
-  const changed = pairs.find(({ sample, other }) => textHash(sample) !== textHash(other));
+  const changed = pairs.find(({ sample, other }) => sample.promptHash !== other.promptHash);
   if (changed !== undefined) {
     throw new DataError(
       "eval",
@@ -48,11 +48,6 @@ export function compareLogs(
     });
     return values.length < 2 ? [] : [{ task, metric, ...compareValues(values) }];
   });
-}
-
-/** Prompts as ids differ between tokenizers: then the right answer tells whether the samples are the same. */
-function textHash({ promptHash, target, requests }: LoggedSample): string {
-  return requests.every(({ prompt }) => prompt.startsWith("[")) ? target : promptHash;
 }
 
 export function compareValues(

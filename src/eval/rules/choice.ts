@@ -46,8 +46,9 @@ export function choiceRequests<Row>(
   return pairs.map((pair) => {
     if (rule.encoding === undefined || rule.encoding === "jointly" || tokenizer === undefined)
       return { kind: "loglikelihood", ...pair };
-    if (rule.encoding === "apart") return { kind: "loglikelihood", ...encodeApart(tokenizer, pair) };
-    return { kind: "loglikelihood", ...lastTokenOf(tokenizer, pair) };
+    if (rule.encoding === "apart")
+      return { kind: "loglikelihood", ...encodeApart(tokenizer, pair), texts: pair };
+    return { kind: "loglikelihood", ...lastTokenOf(tokenizer, pair), texts: pair };
   });
 }
 

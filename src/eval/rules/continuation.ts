@@ -23,7 +23,7 @@ export function continuationRequest<Row>(
   const pair = { context: before + prompt(row), continuation: rule.continuation(row) };
   const { tokenizer } = options.model;
   return rule.encoding === "apart" && tokenizer !== undefined
-    ? { kind: "loglikelihood", ...encodeApart(tokenizer, pair) }
+    ? { kind: "loglikelihood", ...encodeApart(tokenizer, pair), texts: pair }
     : { kind: "loglikelihood", ...pair };
 }
 
