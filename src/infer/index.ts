@@ -1,5 +1,6 @@
 /** Inference: the engine (scheduler, paged cache, runner on token ids), sampling options, and a language model over an engine. */
 export type { BlockTable } from "./cache/blockTable.ts";
+export { GrammarCompiler } from "./constraint/compiler.ts";
 export type { ConstraintCompiler, ConstraintState } from "./constraint/contract.ts";
 export type { AdapterSlots } from "./engine/adapters.ts";
 export type {
@@ -33,3 +34,7 @@ export { Scheduler } from "./scheduler/scheduler.ts";
 export type { SchedulerOptions, Step, StepPiece } from "./scheduler/scheduler.ts";
 export { Sequence } from "./scheduler/sequence.ts";
 export { TextStream } from "./textStream.ts";
+export type { FromEngine } from "./thread/messages.ts";
+export { serveEngine } from "./thread/serveEngine.ts";
+export { ThreadedEngine } from "./thread/threadedEngine.ts";
+export type { ThreadedEngineOptions } from "./thread/threadedEngine.ts";

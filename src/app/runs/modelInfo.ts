@@ -1,10 +1,11 @@
 /** Prints what a model needs, without allocating it. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, formatBytes, formatCount, readJson } from "../../base/index.ts";
+import { formatBytes, formatCount, readJson } from "../../base/index.ts";
 import { openCheckpoint } from "../../checkpoint/index.ts";
 import {
   cacheBytesPerToken,
+  checkpointConfig,
   countParameters,
   modelPreset,
   modelPresetNames,
@@ -23,14 +24,7 @@ export async function resolveModelConfig(name: string): Promise<DecoderConfig> {
   const file = [name, join(name, "config.json")].find((path) => path.endsWith(".json") && existsSync(path));
   if (file !== undefined) return parseModelConfig(readJson("model", file));
   using checkpoint = await openCheckpoint(findModel(name));
-  if (checkpoint.config !== undefined) return parseModelConfig(checkpoint.config);
-  throw new CheckpointError(
-    "model",
-    `expected a model with its configuration at ${name}, got weights alone`,
-    {
-      hint: "name the folder with config.json",
-    },
-  );
+  return checkpointConfig(checkpoint);
 }
 
 type Method = { name: string } & Pick<
