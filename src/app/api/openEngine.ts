@@ -1,7 +1,7 @@
 /** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
 import { openDevice } from "../../device/index.ts";
 import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts";
-import { createEngine, defaultBlockSize } from "../../infer/index.ts";
+import { createEngine, defaultBlockSize, StackedAdapters } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
 import { cacheBytesPerToken } from "../../models/index.ts";
 import type { Decoder } from "../../models/index.ts";
@@ -24,6 +24,12 @@ export interface EngineSettings {
   tokenizer?: string | undefined;
   /** Longest prompt and answer together; by default the model's. */
   maxContext?: number | undefined;
+  /** Room for so many LoRA adapters at once, chosen by request. Default 0. */
+  maxAdapters?: number | undefined;
+  /** Highest rank of an adapter. Default 16. */
+  maxAdapterRank?: number | undefined;
+  /** Adapter folders by name, loaded now. */
+  adapters?: Readonly<Record<string, string>> | undefined;
   /** Tokens of context that the cache holds, all sequences together; by default what memory allows. */
   cacheTokens?: number | undefined;
   blockSize?: number | undefined;
@@ -64,8 +70,12 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
   try {
     const context = new Context(device);
     const model = await openModel(context, settings.model, settings);
+    const adapters = adapterRoom(context, model.decoder, settings);
     try {
+      for (const [name, folder] of Object.entries(settings.adapters ?? {}))
+        await adapters?.load(name, folder);
       const engine = createEngine(context, model.decoder, {
+        adapters,
         tokenizer: model.tokenizer,
         endTokens: endTokens(model.folder, model.tokenizer),
         cacheTokens: settings.cacheTokens ?? affordableTokens(device, model.decoder, settings),
@@ -76,6 +86,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         reusesPrefixes: settings.reusesPrefixes,
         warmsUp: settings.warmsUp,
         release: () => {
+          adapters?.dispose();
           model[Symbol.dispose]();
           closeDevice();
         },
@@ -83,6 +94,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
       const { path, folder, tokenizer } = model;
       return { path, folder, tokenizer, engine, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
     } catch (error) {
+      adapters?.dispose();
       model[Symbol.dispose]();
       throw error;
     }
@@ -90,6 +102,18 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
     closeDevice();
     throw error;
   }
+}
+
+/** Room for adapters where any are wanted. Throws OutOfMemoryError. */
+function adapterRoom(
+  context: Context,
+  decoder: Decoder,
+  { maxAdapters = 0, maxAdapterRank = 16, adapters = {} }: EngineSettings,
+): StackedAdapters | undefined {
+  const numSlots = Math.max(maxAdapters, Object.keys(adapters).length);
+  return numSlots === 0
+    ? undefined
+    : new StackedAdapters(context, decoder, { numSlots, maxRank: maxAdapterRank });
 }
 
 /** Tokens that fit what memory is left, no more than all sequences can use, and at least one whole context. */
