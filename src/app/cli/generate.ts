@@ -11,6 +11,7 @@ export function registerGenerate(program: Command): void {
       "--model <folder>",
       "a run, one of its checkpoints, a pulled org/name, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
     )
+    .option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run")
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
