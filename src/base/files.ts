@@ -4,6 +4,7 @@
 import { createHash } from "node:crypto";
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -35,11 +36,17 @@ export function fileError(component: string, wanted: string, path: string, error
   const code = systemErrorCode(error);
   if (code === undefined) return error;
   const { got, hint } = reasons[code] ?? { got: messageOf(error), hint: "check the path" };
-  return new FileError(component, `expected ${wanted} at ${path}, got ${got}`, {
+  const place = finalPath(path);
+  return new FileError(component, `expected ${wanted} at ${place}, got ${got}`, {
     hint,
     cause: error,
-    fields: { path, code },
+    fields: { path: place, code },
   });
+}
+
+/** What the user knows a file as that is written beside its place first: `a/b.bin.123.part` is `a/b.bin`. */
+function finalPath(path: string): string {
+  return path.replaceAll(/(?:\.\d+)?\.part(?:\.scratch)?(?=\/|$)/g, "");
 }
 
 /** Runs `body`, turning system errors about `path` into sentences. */
@@ -76,7 +83,18 @@ export function readJson(component: string, path: string): unknown {
 
 /** Makes a folder and its parents. */
 export function makeFolder(component: string, path: string): void {
-  withFileErrors(component, "a writable folder", path, () => mkdirSync(path, { recursive: true }));
+  withFileErrors(component, "a writable folder", path, () => {
+    try {
+      mkdirSync(path, { recursive: true });
+    } catch (error) {
+      if (systemErrorCode(error) !== "ENOENT") throw error;
+      // Node says "nothing there" of a read-only file system: the first folder that is missing, made alone, says why.
+      let missing = path;
+      while (dirname(missing) !== missing && !existsSync(dirname(missing))) missing = dirname(missing);
+      mkdirSync(missing);
+      mkdirSync(path, { recursive: true });
+    }
+  });
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Inference: the engine (scheduler, paged cache, runner on token ids), sampling options, and a language model over an engine. */
 export type { BlockTable } from "./cache/blockTable.ts";
+export { GrammarCompiler } from "./constraint/compiler.ts";
 export type { ConstraintCompiler, ConstraintState } from "./constraint/contract.ts";
 export type { AdapterSlots } from "./engine/adapters.ts";
 export type {

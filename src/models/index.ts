@@ -26,6 +26,7 @@ export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory }
 export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
 export {
   checkModelConfig,
+  checkpointConfig,
   loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,

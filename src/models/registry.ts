@@ -102,24 +102,27 @@ export function loadModelWeights(context: Context, decoder: Decoder, folder: str
   loadWeights(context, decoder, source);
 }
 
+/** The configuration of an open checkpoint of any format. Throws CheckpointError when it has none, ConfigError. */
+export function checkpointConfig({ config, path }: Pick<ModelCheckpoint, "config" | "path">): DecoderConfig {
+  if (config !== undefined) return parseModelConfig(config);
+  throw new CheckpointError(
+    "model",
+    `expected a model with its configuration at ${path}, got weights alone`,
+    {
+      hint: "name the folder with config.json",
+    },
+  );
+}
+
 /** A model for inference out of an open checkpoint of any format. Throws ConfigError, CheckpointError, OutOfMemoryError. */
 export function loadCheckpointModel(
   context: Context,
-  { config, weights, path }: Pick<ModelCheckpoint, "config" | "weights" | "path">,
+  checkpoint: Pick<ModelCheckpoint, "config" | "weights" | "path">,
   dtype: FloatDtype,
 ): Decoder {
-  if (config === undefined) {
-    throw new CheckpointError(
-      "model",
-      `expected a model with its configuration at ${path}, got weights alone`,
-      {
-        hint: "name the folder with config.json",
-      },
-    );
-  }
-  const decoder = new Decoder(context, parseModelConfig(config), { dtype });
+  const decoder = new Decoder(context, checkpointConfig(checkpoint), { dtype });
   try {
-    loadWeights(context, decoder, weights);
+    loadWeights(context, decoder, checkpoint.weights);
     return decoder;
   } catch (error) {
     decoder.dispose();

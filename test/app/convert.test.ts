@@ -20,15 +20,16 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodeValues, roundTo } from "../../src/base/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
-import {
-  loadCheckpointModel,
-  modelFamily,
-  parameterSpecs,
-  parseModelConfig,
-  saveModelFolder,
-} from "../../src/models/index.ts";
+import { loadCheckpointModel, parseModelConfig, saveModelFolder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
-import { contents, fixture, nemotronVocabSize, smallConfig, writeModel } from "./model-folders.ts";
+import {
+  contents,
+  fixture,
+  nemotronVocabSize,
+  smallConfig,
+  writeModel,
+  writeSparseModel,
+} from "./model-folders.ts";
 import { runCli, startCli } from "./run-cli.ts";
 
 const work = mkdtempSync(join(tmpdir(), "nautilus-convert-"));
@@ -264,8 +265,7 @@ describe("what is refused", () => {
 
   it("Ctrl-C, at once, with the old target in place and nothing beside it", async () => {
     const vocabSize = 300_000;
-    await writeModel(at("large"), smallConfig("nemotron-tiny"), { dtype: "bf16" });
-    sparseEmbedding(at("large"), vocabSize);
+    writeSparseModel(at("large"), vocabSize);
     await convert(at("nemotron"), at("stopped"));
     const before = await contents(at("stopped"));
     const { child, result } = startCli(["convert", at("large"), at("stopped"), "--force"]);
@@ -295,28 +295,6 @@ describe("what is refused", () => {
     expect(readdirSync(work).filter((name) => name.startsWith("limited"))).toEqual(["limited"]);
   });
 });
-
-/** Gives a model of a small width an embedding and a head of gigabytes, all zeros, that take no disk. */
-function sparseEmbedding(folder: string, vocabSize: number): void {
-  const width = 24 * 64;
-  const config = smallConfig("nemotron-tiny", { vocabSize, width, numHeads: 3, headDim: 8, numLayers: 1 });
-  const family = modelFamily(config);
-  writeFileSync(join(folder, "config.json"), JSON.stringify(family.writeConfig(config, "bfloat16")));
-  let offset = 0;
-  const shapes = new Map(parameterSpecs(config).map(({ name, shape }) => [name, shape]));
-  const entries = family.weightSlices(config).map(({ name, parameter, numRows }) => {
-    const shape = [numRows, ...(shapes.get(parameter) ?? []).slice(1)];
-    const begin = offset;
-    offset += 2 * shape.reduce((product, length) => product * length, 1);
-    return [name, { dtype: "BF16", shape, data_offsets: [begin, offset] }] as const;
-  });
-  const header = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
-  const prefix = Buffer.alloc(8);
-  prefix.writeBigUInt64LE(BigInt(header.byteLength));
-  const path = join(folder, "model.safetensors");
-  writeFileSync(path, Buffer.concat([prefix, header]));
-  truncateSync(path, 8 + header.byteLength + offset);
-}
 
 /** Changes the header of the only weights file, which stays as long as it was. */
 function editHeader(folder: string, change: (text: string) => string): void {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listCheckpoints } from "../../src/train/index.ts";
+import { fixture } from "./model-folders.ts";
 import { runCli, startCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nautilus-families-"));
@@ -24,6 +25,8 @@ describe("model info and list", () => {
     expect(llama.stdout).toMatch(
       /positions +rotary: 64 of 64 components, base 500000, llama3 scaling by 32; up to 131072/,
     );
+    const nemo = await runCli("model", "info", fixture("golden/gpt2.nemo"));
+    expect(nemo.stdout).toMatch(/shape +2 layers, width 24, ffn 28, vocabulary 61/);
     const wrong = await runCli("model", "info", "gpt3");
     expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining("did you mean 'gpt2'?")]);
   });

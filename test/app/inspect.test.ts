@@ -101,6 +101,16 @@ it.each(others)("%s is shown", async (name) => {
   expectNarrow(text);
 });
 
+it.each([
+  ["sentencepiece/bpe-llama.model", /tokenizer +SentencePiece, \d+ tokens; bos 1, eos 2/],
+  ["tokenizer/tokenizer.json", /tokenizer +byte-level BPE, 1024 tokens/],
+  ["golden/families/gpt2/config.json", /family +gpt2\n +shape +2 layers, width 24/],
+])("a file beside the weights is shown by itself: %s", async (name, expected) => {
+  const text = await inspect(fixture(name));
+  expect(text).toMatch(expected);
+  expectNarrow(text);
+});
+
 it.each(["README.md", "nowhere"])("what is no checkpoint is refused in a sentence: %s", async (name) => {
   writeFileSync(join(work, "README.md"), "# Nothing\n".repeat(60));
   const { code, stderr } = await runCli("inspect", join(work, name));

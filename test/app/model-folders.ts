@@ -1,11 +1,18 @@
 /** Small random models as folders, with a tokenizer, for tests of whole programs. */
-import { copyFileSync, mkdirSync } from "node:fs";
+import { copyFileSync, mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { FloatDtype } from "../../src/base/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
-import { checkDecoderConfig, Decoder, modelPreset, saveModelFolder } from "../../src/models/index.ts";
+import {
+  checkDecoderConfig,
+  Decoder,
+  modelFamily,
+  modelPreset,
+  parameterSpecs,
+  saveModelFolder,
+} from "../../src/models/index.ts";
 import type { DecoderConfig } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 
@@ -66,4 +73,28 @@ export async function contents(path: string): Promise<Map<string, string>> {
       return [name, `${dtype} ${shape.join("x")} ${Buffer.from(weights.read(name)).toString("base64")}`];
     }),
   );
+}
+
+/** A model with an embedding and a head of any size, all zeros, that take no disk. */
+export function writeSparseModel(folder: string, vocabSize: number): void {
+  const width = 24 * 64;
+  const config = smallConfig("nemotron-tiny", { vocabSize, width, numLayers: 1 });
+  const family = modelFamily(config);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "config.json"), JSON.stringify(family.writeConfig(config, "bfloat16")));
+  copyFileSync(fixture("sentencepiece/bpe-nemotron.model"), join(folder, "tokenizer.model"));
+  const shapes = new Map(parameterSpecs(config).map(({ name, shape }) => [name, shape]));
+  let offset = 0;
+  const entries = family.weightSlices(config).map(({ name, parameter, numRows }) => {
+    const shape = [numRows, ...(shapes.get(parameter) ?? []).slice(1)];
+    const begin = offset;
+    offset += 2 * shape.reduce((product, length) => product * length, 1);
+    return [name, { dtype: "BF16", shape, data_offsets: [begin, offset] }] as const;
+  });
+  const header = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(header.byteLength));
+  const path = join(folder, "model.safetensors");
+  writeFileSync(path, Buffer.concat([prefix, header]));
+  truncateSync(path, 8 + header.byteLength + offset);
 }

@@ -11,7 +11,7 @@ import { loadModelFolder } from "../../src/models/index.ts";
 import type { Decoder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { loadChatTemplates } from "../../src/text/index.ts";
-import { fixture, smallConfig, writeModel } from "./model-folders.ts";
+import { fixture, smallConfig, writeModel, writeSparseModel } from "./model-folders.ts";
 import { runCli } from "./run-cli.ts";
 
 const work = mkdtempSync(join(tmpdir(), "nautilus-formats-"));
@@ -115,6 +115,14 @@ it("the first layout of GPT-2 gives transformers' logits", async () => {
   const tokens = decodeValues("i32", golden.read("tokens")).slice(0, length);
   const expected = decodeValues("f32", golden.read("logits")).slice(0, length * decoder.config.vocabSize);
   expectNear(logits(context, decoder, tokens), expected);
+});
+
+it("a model that the machine has no room for is refused before it is read", async () => {
+  writeSparseModel(join(work, "huge"), 200_000_000);
+  const args = ["generate", "--model", join(work, "huge"), "--prompt", "x", "--device", "cpu"];
+  const { code, stderr } = await runCli(...args);
+  expect(stderr).toMatch(/expected 1\.\d\d TiB of memory for the weights of .*huge in bf16, got \d/);
+  expect(code).toBe(2);
 });
 
 describe("a .nemo", () => {

@@ -248,6 +248,27 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
     });
   });
 
+  it("writes only what a constraint lets through, beside requests without one", async () => {
+    await withEngine(kind, {}, async (engine) => {
+      const constraint = { kind: "regex", pattern: "[0-9]{3}(-[0-9])?" } as const;
+      const asked = [1, 2, 3].map((seed) =>
+        request(promptB, { maxTokens: 20, temperature: 1.5, seed }, { constraint }),
+      );
+      const free = request(promptA, { maxTokens: 9 });
+      const answers = await collect(engine, [...asked, free]);
+      for (const { tokens, reason } of answers.slice(0, 3)) {
+        const text = String.fromCharCode(...tokens.filter((token) => token !== 63));
+        expect(text).toMatch(/^[0-9]{3}(-[0-9])?$/);
+        expect(reason).toMatch(/stop|end/);
+      }
+      expect(answers[3].tokens).toEqual((await collect(engine, [free]))[0].tokens);
+      const broken = { kind: "regex", pattern: "(" } as const;
+      await expect(collect(engine, [request([1], {}, { constraint: broken })])).rejects.toThrow(
+        "regular expression",
+      );
+    });
+  });
+
   it("scores continuations as the forward pass does, and reads their context once", async () => {
     await withEngine(kind, {}, async (engine, context, decoder) => {
       const model = new EngineLanguageModel(engine, {

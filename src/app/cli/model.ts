@@ -7,15 +7,15 @@ export function registerModel(program: Command): void {
   model
     .command("info")
     .description(
-      "parameters, memory to train and serve, and operations per token of a named model or a config.json",
+      "parameters, memory to train and serve, and operations per token of a named model, a config.json or a checkpoint",
     )
-    .argument("<name>", "a name such as nemotron-3-8b, a config.json, or a folder with one")
+    .argument("<name>", "a name such as nemotron-3-8b, a config.json, or a checkpoint of any format")
     .option("--sequence-length <tokens>", "length that attention is counted for", wholeNumber(1))
     .addOption(jsonOption())
     .exitOverride()
     .action(async (name: string, options: { sequenceLength?: number; json?: boolean }) => {
       const { printModelInfo } = await import("../runs/modelInfo.ts");
-      printModelInfo(name, options);
+      await printModelInfo(name, options);
     });
   model
     .command("list")

@@ -1,9 +1,11 @@
 /** Prints what a model needs, without allocating it. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { formatBytes, formatCount, readJson } from "../../base/index.ts";
+import { openCheckpoint } from "../../checkpoint/index.ts";
 import {
   cacheBytesPerToken,
+  checkpointConfig,
   countParameters,
   modelPreset,
   modelPresetNames,
@@ -13,11 +15,16 @@ import {
   trainingMemory,
 } from "../../models/index.ts";
 import type { DecoderConfig, TrainingMemoryOptions } from "../../models/index.ts";
+import { findModel } from "./openModel.ts";
 
-/** The configuration behind a name, a config.json or a folder with one. Throws ConfigError, FileError. */
-export function resolveModelConfig(name: string): DecoderConfig {
+/** The configuration behind a name, a config.json, or a checkpoint of any format. Throws ConfigError, CheckpointError, FileError. */
+export async function resolveModelConfig(name: string): Promise<DecoderConfig> {
   if (!existsSync(name)) return modelPreset(name);
-  return parseModelConfig(readJson("model", statSync(name).isDirectory() ? join(name, "config.json") : name));
+  // The weights need not be there.
+  const file = [name, join(name, "config.json")].find((path) => path.endsWith(".json") && existsSync(path));
+  if (file !== undefined) return parseModelConfig(readJson("model", file));
+  using checkpoint = await openCheckpoint(findModel(name));
+  return checkpointConfig(checkpoint);
 }
 
 type Method = { name: string } & Pick<
@@ -91,8 +98,11 @@ export function describePositions({
   return `${turning ?? (hasLearnedPositions ? "learned" : "none")}; up to ${maxPositions}`;
 }
 
-export function printModelInfo(name: string, options: { sequenceLength?: number; json?: boolean }): void {
-  const config = resolveModelConfig(name);
+export async function printModelInfo(
+  name: string,
+  options: { sequenceLength?: number; json?: boolean },
+): Promise<void> {
+  const config = await resolveModelConfig(name);
   const sequenceLength = options.sequenceLength ?? config.maxPositions;
   const info = describe(config, sequenceLength);
   if (options.json === true) {

@@ -1,21 +1,31 @@
 /** Finds and opens what `--model` names: a run, one of its checkpoints, or a checkpoint of any supported format. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, ConfigError, note, readJson } from "../../base/index.ts";
+import {
+  CheckpointError,
+  ConfigError,
+  formatBytes,
+  note,
+  OutOfMemoryError,
+  readJson,
+} from "../../base/index.ts";
 import {
   findCachedModel,
   hubSettings,
   isCheckpointFolder,
   isModelName,
+  observedView,
   openCheckpoint,
 } from "../../checkpoint/index.ts";
-import type { ModelCheckpoint } from "../../checkpoint/index.ts";
-import { loadCheckpointModel } from "../../models/index.ts";
-import type { Decoder } from "../../models/index.ts";
+import type { ModelCheckpoint, TensorSource } from "../../checkpoint/index.ts";
+import type { Device } from "../../device/index.ts";
+import { checkpointConfig, loadCheckpointModel, servingMemory } from "../../models/index.ts";
+import type { Decoder, DecoderConfig } from "../../models/index.ts";
 import type { Context } from "../../tensor/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
+import { ProgressLine } from "../terminal/progress.ts";
 import { tokenizerFolder } from "./tokenizerFolder.ts";
 
 export interface OpenModel extends Disposable {
@@ -80,16 +90,14 @@ export async function openModel(
   const files = tokenizerFolder(checkpoint, tokenizerPath);
   try {
     const tokenizer = loadTokenizer(files.tokenizerPath);
-    const decoder = loadCheckpointModel(context, checkpoint, precision ?? storedPrecision(checkpoint));
-    try {
-      expectVocabulary(decoder, tokenizer, path);
-    } catch (error) {
-      decoder.dispose();
-      throw error;
-    }
-    if (decoder.config.positionLimit !== undefined) {
-      note(`${path}: up to ${decoder.config.maxPositions} tokens, because ${decoder.config.positionLimit}`);
-    }
+    const config = checkpointConfig(checkpoint);
+    const dtype = precision ?? storedPrecision(checkpoint);
+    expectVocabulary(config, tokenizer, path);
+    expectRoom(context.device, config, { dtype, path });
+    if (config.positionLimit !== undefined)
+      note(`${path}: up to ${config.maxPositions} tokens, because ${config.positionLimit}`);
+    const weights = showingProgress(checkpoint.weights);
+    const decoder = loadCheckpointModel(context, { ...checkpoint, weights }, dtype);
     const dispose = (): void => {
       decoder.dispose();
       files[Symbol.dispose]();
@@ -106,8 +114,54 @@ function storedPrecision({ weights }: ModelCheckpoint): "f32" | "bf16" {
   return "f32";
 }
 
+/** Before anything is allocated: a machine without the room would swap, or end the process without a word. */
+function expectRoom(
+  device: Device,
+  config: DecoderConfig,
+  { dtype, path }: { dtype: "f32" | "bf16"; path: string },
+): void {
+  const { freeBytes, reservedBytes, liveBytes } = device.memory();
+  if (freeBytes === undefined) return;
+  const [neededBytes, availableBytes] = [
+    servingMemory(config, dtype, 0),
+    freeBytes + reservedBytes - liveBytes,
+  ];
+  if (neededBytes <= availableBytes) return;
+  throw new OutOfMemoryError(
+    "model",
+    `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${dtype}, got ${formatBytes(availableBytes)}`,
+    {
+      hint:
+        dtype === "f32"
+          ? "halve it with --precision bf16"
+          : "take a smaller model, or a device with more memory",
+      fields: { neededBytes, availableBytes },
+    },
+  );
+}
+
+/** Models that are there in a second or two need no bar. */
+const quickBytes = 1 << 30;
+
+/** The weights, with a bar that moves as they are read. */
+function showingProgress(weights: TensorSource): TensorSource {
+  const totalBytes = [...weights.names()].reduce((total, name) => total + weights.info(name).byteLength, 0);
+  if (totalBytes < quickBytes) return weights;
+  const progress = new ProgressLine();
+  let doneBytes = 0;
+  return observedView(weights, (_, byteLength) => {
+    doneBytes += byteLength;
+    progress.update(
+      "loading",
+      doneBytes / totalBytes,
+      `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
+    );
+    if (doneBytes >= totalBytes) progress.clear();
+  });
+}
+
 /** A token without a row in the embedding would be read from beyond its end. */
-function expectVocabulary({ config }: Decoder, tokenizer: Tokenizer, path: string): void {
+function expectVocabulary(config: DecoderConfig, tokenizer: Tokenizer, path: string): void {
   if (tokenizer.vocabSize <= config.vocabSize) return;
   throw new ConfigError(
     "model",

@@ -1,6 +1,7 @@
 /** Runs a recipe from text to trained model: preparation, estimate, resume, the loop, and what is shown of it. */
 import { basename, join } from "node:path";
 import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
+import { parseSplit } from "../../data/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
 import { checkModelConfig, Decoder, modelPreset } from "../../models/index.ts";
@@ -151,6 +152,7 @@ export async function runRecipe(
       hint: "choose another 'run', or leave --no-resume out",
     });
   }
+  checkBeforehand(recipe);
   using prepared = await prepareRun(recipe, { isQuiet: options.isJson });
   const config = recipeModel(recipe, prepared.tokenizer.vocabSize);
   expectFits(estimateRun(recipe, config, device));
@@ -171,6 +173,13 @@ export async function runRecipe(
     state,
     isJson: options.isJson,
   });
+}
+
+/** Finds what cannot be before hours of tokenizing. The vocabulary is not known yet: a tokenizer may end smaller than asked for. */
+function checkBeforehand(recipe: Recipe): void {
+  const { vocabSize } = recipe.tokenizer;
+  recipeModel(recipe, Math.min(recipe.model.vocabSize ?? vocabSize, vocabSize));
+  parseSplit(recipe.data.split);
 }
 
 function withTokenizerIds(config: DecoderConfig, { bosId, eosId, padId }: Tokenizer): DecoderConfig {

@@ -99,7 +99,7 @@ function numWorkersFor(wanted: number | undefined, totalBytes: number): number {
 function nothingToWrite(files: readonly SourceFile[]): DataError {
   const what = files.length === 1 ? files[0].file : `${files.length} files`;
   return new DataError("data", `expected at least one document with text in ${what}, got none`, {
-    hint: files.length === 0 ? "the folders hold no text files" : "the files are empty",
+    hint: "the files are empty",
   });
 }
 

@@ -24,7 +24,7 @@ export function parseSplit(split: string): [number, number, number] {
     weights.every((weight) => Number.isFinite(weight) && weight >= 0) &&
     weights.some((weight) => weight > 0);
   if (!isValid) {
-    throw new ConfigError("data", `expected up to three shares such as "98,1,1", got "${split}"`, {
+    throw new ConfigError("data", `split: expected up to three shares such as "98,1,1", got "${split}"`, {
       hint: "train, valid, test; at least one above 0",
     });
   }

@@ -24,10 +24,16 @@ export interface SourceFile {
 
 /** The files of `sources`, in the order of the sources and sorted within each. Throws ConfigError, DataError, FileError. */
 export function listFiles(sources: readonly Source[]): SourceFile[] {
-  return sources.flatMap((source) => {
+  const files = sources.flatMap((source) => {
     if (typeof source === "string") return listPath(source);
     const resolved = resolveSource(source);
     return pathsOf(resolved).flatMap((path) => listKind(path, resolved));
+  });
+  if (files.length > 0 || sources.length === 0) return files;
+  const paths = sources.flatMap((source) => (typeof source === "string" ? source : source.paths));
+  throw new DataError("data", `expected text files in ${paths.slice(0, 3).join(", ")}, got none`, {
+    hint: "the folders hold no files of a kind that is read",
+    fields: { paths },
   });
 }
 

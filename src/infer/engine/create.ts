@@ -4,6 +4,7 @@ import type { Decoder } from "../../models/index.ts";
 import { countParameters } from "../../models/index.ts";
 import type { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
+import { GrammarCompiler } from "../constraint/compiler.ts";
 import { ModelRunner } from "../runner/modelRunner.ts";
 import type { AdapterSlots } from "./adapters.ts";
 import { EngineCore } from "./core.ts";
@@ -25,6 +26,8 @@ export interface EngineOptions {
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
   maxLogitsBytes?: number | undefined;
+  /** Prepares for constrained output now, instead of at the first request for it. Default false. */
+  expectsConstraints?: boolean | undefined;
   adapters?: AdapterSlots | undefined;
   /** Frees what lies under the engine when it is disposed. */
   release?: (() => void) | undefined;
@@ -61,6 +64,8 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     maxLogitsBytes: options.maxLogitsBytes,
     choosesAdapters: options.adapters !== undefined,
   });
+  const constraints = new GrammarCompiler(tokenizer, numTokens);
+  if (options.expectsConstraints === true) constraints.warmUp();
   return new EngineCore({
     runner,
     tokenizer,
@@ -75,6 +80,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     },
     scheduler: { numBlocks, blockSize, maxStepRows, maxSequences, reusesPrefixes: options.reusesPrefixes },
     endTokens: options.endTokens,
+    constraints,
     adapters: options.adapters,
     release: options.release,
   });

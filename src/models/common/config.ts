@@ -45,6 +45,9 @@ export interface DecoderConfig {
   padId: number | undefined;
 }
 
+/** Far above any model; the list of a million layers' parameters alone would fill the memory. */
+const maxLayers = 10_000;
+
 /** Checks what the shapes need. Throws ConfigError naming the field. */
 export function checkDecoderConfig(config: DecoderConfig): DecoderConfig {
   const counts = [
@@ -62,6 +65,8 @@ export function checkDecoderConfig(config: DecoderConfig): DecoderConfig {
     if (!Number.isSafeInteger(value) || value <= 0)
       throw new ConfigError("model", `${name}: expected a positive whole number, got ${value}`);
   }
+  if (config.numLayers > maxLayers)
+    throw new ConfigError("model", `numLayers: expected at most ${maxLayers}, got ${config.numLayers}`);
   if (config.numHeads % config.numKvHeads !== 0) {
     throw new ConfigError(
       "model",
@@ -81,6 +86,9 @@ export function checkDecoderConfig(config: DecoderConfig): DecoderConfig {
     throw new ConfigError(
       "model",
       `expected a model of fewer than 10^13 parameters, got about ${numParameters.toExponential(1)}`,
+      {
+        hint: `width ${config.width}, ffnWidth ${config.ffnWidth}, ${config.numLayers} layers, vocabSize ${config.vocabSize}`,
+      },
     );
   }
   return config;

@@ -1,5 +1,13 @@
 /** What a checkpoint is, as data: read from headers and small files, never from weights. */
-import { CheckpointError, ConfigError, NautilusError, messageOf, numElements } from "../../../base/index.ts";
+import { basename } from "node:path";
+import {
+  CheckpointError,
+  ConfigError,
+  NautilusError,
+  messageOf,
+  numElements,
+  readJson,
+} from "../../../base/index.ts";
 import { openCheckpoint, openGguf, openNemo } from "../../../checkpoint/index.ts";
 import type { ModelCheckpoint, TensorSource } from "../../../checkpoint/index.ts";
 import { modelTensors, parseModelConfig } from "../../../models/index.ts";
@@ -27,7 +35,7 @@ export interface TokenizerDescription {
 
 export interface Inspection {
   path: string;
-  /** "hugging-face", "nemo", "gguf", "safetensors", "torch" */
+  /** "hugging-face", "nemo", "gguf", "safetensors", "torch"; "configuration" and "tokenizer" of a lone file. */
   format: string;
   /** Nautilus can run it; otherwise why not. */
   isSupported: boolean;
@@ -101,7 +109,42 @@ async function describeForeign(path: string, reason: unknown): Promise<Inspectio
     const config = Object.fromEntries([...gguf.metadata].filter(([, value]) => !Array.isArray(value)));
     return { ...unknown, format: "gguf", config, files: [], ...describeTensors(gguf.tensors) };
   } catch {
-    throw reason;
+    // Not that either.
+  }
+  return describeSmallFile(path, unknown) ?? raise(reason);
+}
+
+function raise(reason: unknown): never {
+  throw reason;
+}
+
+type Unknown = Omit<
+  Inspection,
+  "format" | "config" | "files" | "metadata" | "parameters" | "bytes" | "tensors"
+>;
+
+/** A config.json or a tokenizer by itself; undefined for other files. */
+function describeSmallFile(path: string, unknown: Unknown): Inspection | undefined {
+  const nothing = { files: [], metadata: {}, parameters: 0, bytes: 0, tensors: [] };
+  try {
+    const config = path.endsWith(".json") ? readJson("inspect", path) : undefined;
+    if (typeof config === "object" && config !== null && "model_type" in config) {
+      return { ...unknown, ...nothing, format: "configuration", ...understandConfig(config), config };
+    }
+    const tokenizer = describeLoaded(loadTokenizer(path), [basename(path)]);
+    return { ...unknown, ...nothing, format: "tokenizer", reason: null, config: null, tokenizer };
+  } catch (error) {
+    if (error instanceof NautilusError) return undefined;
+    throw error;
+  }
+}
+
+function understandConfig(config: object): Pick<Inspection, "model" | "isSupported" | "reason"> {
+  try {
+    return { model: parseModelConfig(config), isSupported: true, reason: null };
+  } catch (error) {
+    if (error instanceof ConfigError) return { model: null, isSupported: false, reason: error.message };
+    throw error;
   }
 }
 
@@ -128,20 +171,24 @@ function describeTokenizer(checkpoint: ModelCheckpoint): Pick<Inspection, "token
   try {
     using folder = tokenizerFolder(checkpoint, undefined);
     const tokenizer = loadTokenizer(folder.tokenizerPath);
-    const description = {
-      kind: tokenizerKind(tokenizer),
-      vocabSize: tokenizer.vocabSize,
-      files: [...checkpoint.tokenizerFiles.keys()],
-      specialTokens: [...tokenizer.specialTokens.keys()],
-      bosId: tokenizer.bosId ?? null,
-      eosId: tokenizer.eosId,
-      padId: tokenizer.padId ?? null,
-    };
+    const description = describeLoaded(tokenizer, [...checkpoint.tokenizerFiles.keys()]);
     return { tokenizer: description, tokenizerReason: null };
   } catch (error) {
     if (error instanceof NautilusError) return { tokenizer: null, tokenizerReason: error.message };
     throw error;
   }
+}
+
+function describeLoaded(tokenizer: Tokenizer, files: readonly string[]): TokenizerDescription {
+  return {
+    kind: tokenizerKind(tokenizer),
+    vocabSize: tokenizer.vocabSize,
+    files,
+    specialTokens: [...tokenizer.specialTokens.keys()],
+    bosId: tokenizer.bosId ?? null,
+    eosId: tokenizer.eosId,
+    padId: tokenizer.padId ?? null,
+  };
 }
 
 function tokenizerKind(tokenizer: Tokenizer): string {

@@ -18,6 +18,8 @@ const formats: Readonly<Record<string, string>> = {
   gguf: "GGUF file",
   safetensors: "safetensors file",
   torch: "PyTorch file",
+  configuration: "config.json",
+  tokenizer: "tokenizer",
 };
 
 export async function inspectCommand(path: string, options: InspectCliOptions): Promise<void> {
@@ -32,8 +34,7 @@ export function inspectionText(inspection: Inspection, { listsAll }: { listsAll:
   return [
     inspection.path,
     ...rows.flatMap(([label, value]) => wrapped(label, value)),
-    "",
-    ...tensorTable(inspection.tensors, listsAll),
+    ...(inspection.tensors.length === 0 ? [] : ["", ...tensorTable(inspection.tensors, listsAll)]),
   ].join("\n");
 }
 
@@ -41,13 +42,13 @@ type Row = [label: string, value: string];
 
 function modelRows({ format, model, reason, isSupported, parameters, bytes, tensors }: Inspection): Row[] {
   const dtypes = [...new Set(tensors.map(({ dtype }) => dtype))].join(", ");
-  const rows: Row[] = [
-    ["format", formats[format] ?? format],
-    [
+  const rows: Row[] = [["format", formats[format] ?? format]];
+  if (tensors.length > 0) {
+    rows.push([
       "weights",
       `${formatCount(parameters)} values in ${dtypes}, ${formatBytes(bytes)}, ${tensors.length} tensors`,
-    ],
-  ];
+    ]);
+  }
   if (!isSupported && reason !== null) rows.push(["not run", reason]);
   if (model === null) return rows;
   const { numLayers, width, ffnWidth, vocabSize, numHeads, numKvHeads, headDim, norm, activation } = model;
