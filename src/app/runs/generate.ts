@@ -9,6 +9,7 @@ import type { OpenEngine } from "../api/openEngine.ts";
 /** The verb's options. */
 export interface GenerateCliOptions {
   model: string;
+  adapter?: string;
   prompt?: string[];
   maxTokens: number;
   temperature: number;
@@ -65,6 +66,7 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     threads: options.threads,
     precision: options.precision,
     tokenizer: options.tokenizer,
+    adapter: options.adapter,
     maxSequences: Math.min(requests.length, 256),
   });
   await print(generateText(open.engine, open.tokenizer, requests), { requests, options, open });
