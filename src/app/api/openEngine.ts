@@ -34,6 +34,8 @@ export interface EngineSettings {
   maxStepRows?: number | undefined;
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
+  /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
+  warmsUp?: boolean | undefined;
 }
 
 export interface OpenEngine extends AsyncDisposable {
@@ -76,6 +78,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         maxStepRows: settings.maxStepRows ?? (device.kind === "cuda" ? 2048 : 512),
         reusesPrefixes: settings.reusesPrefixes,
         numVirtualTokens: adapter?.numVirtualTokens,
+        warmsUp: settings.warmsUp,
         release: () => {
           adapter?.dispose();
           model[Symbol.dispose]();

@@ -11,10 +11,12 @@ import { registerConvert } from "./convert.ts";
 import { registerData } from "./data.ts";
 import { registerDemo } from "./demo.ts";
 import { registerDoctor } from "./doctor.ts";
+import { registerEval } from "./eval.ts";
 import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 import { registerTune } from "./tune.ts";
@@ -40,6 +42,8 @@ function buildProgram(): Command {
     registerTune,
     registerAdapter,
     registerGenerate,
+    registerEval,
+    registerServe,
     registerPull,
     registerTokenizer,
     registerData,

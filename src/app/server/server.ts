@@ -15,6 +15,7 @@ import { mountHealth } from "./health/health.ts";
 import type { HttpApp, HttpEnvironment } from "./http/environment.ts";
 import { mountFailures } from "./http/failures.ts";
 import { safeHeaders, withApiKeys, withCors, withRequestContext } from "./http/middleware.ts";
+import { GrpcListener, InferenceService, mountKserve } from "./kserve/index.ts";
 import { createLogger } from "./logging.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { openAiRoutes } from "./openai/describe.ts";
@@ -133,6 +134,9 @@ class RunningServer implements NautilusServer, ServerContext {
     app.use(withApiKeys(this));
     mountFailures(app);
     mountHealth(app, this);
+    const inference = new InferenceService(this);
+    mountKserve(app, inference);
+    if (this.options.grpcPort !== undefined) this.#listeners.push(new GrpcListener(inference));
     mountInfo(app, this);
     mountOpenAi(app, this);
     mountOpenApi(app, this, [...openAiRoutes, ...infoRoutes]);

@@ -26,8 +26,8 @@ export interface EngineOptions {
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
   maxLogitsBytes?: number | undefined;
-  /** Prepares for constrained output now, instead of at the first request for it. Default false. */
-  expectsConstraints?: boolean | undefined;
+  /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
+  warmsUp?: boolean | undefined;
   adapters?: AdapterSlots | undefined;
   /** Virtual tokens before every prompt, of the adapter that the decoder has on; the context is shorter by them. */
   numVirtualTokens?: number | undefined;
@@ -67,7 +67,11 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     choosesAdapters: options.adapters !== undefined,
   });
   const constraints = new GrammarCompiler(tokenizer, numTokens);
-  if (options.expectsConstraints === true) constraints.warmUp();
+  if (options.warmsUp === true) {
+    constraints.warmUp();
+    // Elsewhere a capture is quick, and the steps that it takes are not.
+    if (context.device.kind === "cuda") runner.warmUp(maxSequences);
+  }
   return new EngineCore({
     runner,
     tokenizer,

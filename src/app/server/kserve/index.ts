@@ -1,0 +1,4 @@
+/** The KServe v2 inference protocol with Triton's extensions, over HTTP and gRPC. */
+export { GrpcListener } from "./grpcServer.ts";
+export { mountKserve } from "./httpRoutes.ts";
+export { InferenceService } from "./service.ts";
