@@ -1,6 +1,6 @@
 /** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
 import { openDevice } from "../../device/index.ts";
-import type { Device, DeviceKind } from "../../device/index.ts";
+import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts";
 import { createEngine, defaultBlockSize } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
 import { cacheBytesPerToken } from "../../models/index.ts";
@@ -19,6 +19,8 @@ export interface EngineSettings {
   threads?: number | undefined;
   /** dtype of the weights; by default what the checkpoint has. */
   precision?: "f32" | "bf16" | undefined;
+  /** Holds the blocks' matrices in 8 or 4 bits. */
+  quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
   /** A tuned adapter that everything goes through: its folder, or a tuning run. */
