@@ -5,3 +5,5 @@ export { Context } from "./tensor/index.ts";
 export { Decoder, loadModelFolder } from "./models/index.ts";
 export { defineRecipe } from "./train/index.ts";
 export type { Recipe, RecipeInput } from "./train/index.ts";
+export { NemoQuery } from "./app/client/index.ts";
+export type { NemoQueryOptions, QueryLlmOptions, QueryStreamOptions } from "./app/client/index.ts";

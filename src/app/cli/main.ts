@@ -14,6 +14,7 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerQuery } from "./query.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -37,6 +38,7 @@ function buildProgram(): Command {
     registerTrain,
     registerGenerate,
     registerPull,
+    registerQuery,
     registerTokenizer,
     registerData,
     registerModel,
