@@ -83,7 +83,8 @@ export class NemoQuery {
   }
 
   /**
-   * The answers so far, [N][1], each time something was added: NeMo's servers send the whole text again. Over gRPC, as the original.
+   * The answers so far, [N][1], each time something was added: NeMo's servers send the whole text again,
+   * TensorRT-LLM's the new piece, which is added here. Over gRPC, as the original.
    * Leaving the loop early stops the generation. Throws as query_llm.
    */
   async *query_llm_streaming(options: QueryStreamOptions): AsyncGenerator<string[][]> {
@@ -103,7 +104,13 @@ export class NemoQuery {
         outputs: [{ name: output.name }],
       },
     );
-    for await (const { outputs } of parts) yield rowsOf(outputs, output.name);
+    let soFar: string[][] = options.prompts.map(() => [""]);
+    for await (const { outputs } of parts) {
+      const rows = rowsOf(outputs, output.name);
+      soFar =
+        output.name === piecewiseOutput ? soFar.map(([text], row) => [text + (rows[row]?.[0] ?? "")]) : rows;
+      yield soFar;
+    }
   }
 
   async #describe({
@@ -127,6 +134,8 @@ export class NemoQuery {
 }
 
 const defaultInitTimeout = 600;
+/** TensorRT-LLM's and vLLM's output, which streams pieces. */
+const piecewiseOutput = "text_output";
 
 /** The original's defaults, which are always sent. */
 const cardDefaults = { max_output_token: 512, top_k: 1, top_p: 0, temperature: 1 };
