@@ -36,6 +36,25 @@ describe("castView", () => {
     },
   );
 
+  it.each([
+    ["bf16", "f16"],
+    ["f16", "bf16"],
+    ["f16", "f32"],
+    ["bf16", "f32"],
+  ] as const)("casts every %s there is to %s as numbers are rounded", (from, to) => {
+    const bytes = new Uint8Array(Uint16Array.from({ length: 1 << 16 }, (_, bits) => bits).buffer);
+    const tensor = {
+      dtype: from,
+      shape: [1 << 16],
+      byteLength: bytes.byteLength,
+      readRange: (into: Uint8Array, byteOffset: number) =>
+        into.set(bytes.subarray(byteOffset, byteOffset + into.byteLength)),
+    };
+    using view = castView(tensorTable("here", new Map([["a", tensor]])), to);
+    const wanted = decodeValues(from, bytes).map((value) => roundTo(to, value));
+    expect(decodeValues(to, view.read("a"))).toEqual(wanted);
+  });
+
   it("rounds f32 to bf16 as numbers are rounded, at every kind of bit pattern", () => {
     const patterns = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x17fff, 0x18000, 0x18001];
     const tops = [

@@ -28,13 +28,28 @@ class Scratch {
   readonly #stored32 = new Uint32Array(this.stored.buffer);
   readonly #cast16 = new Uint16Array(this.cast.buffer);
   readonly #cast32 = new Uint32Array(this.cast.buffer);
+  readonly #storedHalf = new Float16Array(this.stored.buffer);
+  readonly #storedSingle = new Float32Array(this.stored.buffer);
+  readonly #castHalf = new Float16Array(this.cast.buffer);
+  readonly #castSingle = new Float32Array(this.cast.buffer);
+  /** Between bf16 and f16, which have no way to each other but through f32. */
+  readonly #single = new Float32Array(pieceElements);
+  readonly #single32 = new Uint32Array(this.#single.buffer);
 
   /** Converts the first `count` elements of `stored` into `cast`. */
   convert(count: number, { from, to }: { from: CastDtype; to: CastDtype }): void {
-    // The two that every model needs, on bits: an order of magnitude faster than through numbers.
+    // bf16 on bits, f16 by loops over its own arrays: an order of magnitude faster than through arrays of numbers.
     if (from === "bf16" && to === "f32") widenBf16(count, this.#stored16, this.#cast32);
     else if (from === "f32" && to === "bf16") narrowToBf16(count, this.#stored32, this.#cast16);
-    else {
+    else if (from === "f32" && to === "f16") narrowToHalf(count, this.#storedSingle, this.#castHalf);
+    else if (from === "f16" && to === "f32") widenHalf(count, this.#storedHalf, this.#castSingle);
+    else if (from === "bf16" && to === "f16") {
+      widenBf16(count, this.#stored16, this.#single32);
+      narrowToHalf(count, this.#single, this.#castHalf);
+    } else if (from === "f16" && to === "bf16") {
+      widenHalf(count, this.#storedHalf, this.#single);
+      narrowToBf16(count, this.#single32, this.#cast16);
+    } else {
       const bytes = this.stored.subarray(0, count * storedDtypeBytes[from]);
       this.cast.set(encodeValues(to, decodeValues(from, bytes)));
     }
@@ -79,6 +94,14 @@ function castReader(
       at = pieceEnd;
     }
   };
+}
+
+function widenHalf(count: number, values: Float16Array, out: Float32Array): void {
+  for (let i = 0; i < count; i++) out[i] = values[i];
+}
+
+function narrowToHalf(count: number, values: Float32Array, out: Float16Array): void {
+  for (let i = 0; i < count; i++) out[i] = values[i];
 }
 
 function widenBf16(count: number, bits: Uint16Array, out: Uint32Array): void {

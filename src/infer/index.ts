@@ -34,3 +34,7 @@ export { Scheduler } from "./scheduler/scheduler.ts";
 export type { SchedulerOptions, Step, StepPiece } from "./scheduler/scheduler.ts";
 export { Sequence } from "./scheduler/sequence.ts";
 export { TextStream } from "./textStream.ts";
+export type { FromEngine } from "./thread/messages.ts";
+export { serveEngine } from "./thread/serveEngine.ts";
+export { ThreadedEngine } from "./thread/threadedEngine.ts";
+export type { ThreadedEngineOptions } from "./thread/threadedEngine.ts";

@@ -19,7 +19,7 @@ import {
   parseModelConfig,
 } from "../../src/models/index.ts";
 import { Context, Tape } from "../../src/tensor/index.ts";
-import type { Tensor } from "../../src/tensor/index.ts";
+import type { RecomputePolicy, Tensor } from "../../src/tensor/index.ts";
 import { ignoreIndex } from "../../src/train/index.ts";
 import { plainTokenizer } from "../plain-tokenizer.ts";
 import { openOrSkip } from "../open-device.ts";
@@ -105,14 +105,19 @@ describe.each(["reference", "cpu", "cuda"] as const)("families on %s against tra
     });
   });
 
-  it.for(cases)("%s: loss and gradients", async (name, test) => {
+  const policies = cases.flatMap((name) =>
+    (["none", "norm-activation", "block"] satisfies RecomputePolicy[]).map(
+      (policy) => [name, policy] as const,
+    ),
+  );
+  it.for(policies)("%s: loss and gradients, recomputing %s", async ([name, policy], test) => {
     using device = await openOrSkip(kind, test);
     await withModel(device, { name, dtype: "f32", isTrained: true }, (model) => {
       const { context, decoder, golden } = model;
       context.scope(() => {
         const targets = values(golden, "targets").map((target) => (target === -1 ? ignoreIndex : target));
         const numTargets = targets.filter((target) => target !== ignoreIndex).length;
-        using tape = new Tape("none");
+        using tape = new Tape(policy);
         const losses = context.withTape(tape, () =>
           decoder.loss(context, sequencesOf(model), {
             targets: context.tensor(targets, [targets.length], "i32"),

@@ -24,11 +24,19 @@ export interface FakeServerInput {
   engine?: FakeEngine;
   models?: readonly ServedModel[];
   options?: ServerOptionsInput;
+  /** A built playground. */
+  pages?: string;
   /** Log lines, as they are written. */
   lines?: string[];
 }
 
-export function fakeServer({ engine, models, options, lines = [] }: FakeServerInput = {}): NautilusServer {
+export function fakeServer({
+  engine,
+  models,
+  options,
+  pages,
+  lines = [],
+}: FakeServerInput = {}): NautilusServer {
   const logDestination = new Writable({
     write(chunk: Buffer, _encoding, done) {
       lines.push(chunk.toString("utf8"));
@@ -38,6 +46,7 @@ export function fakeServer({ engine, models, options, lines = [] }: FakeServerIn
   return createServer({
     models: new ServedModels(models ?? [fakeModel(engine)]),
     options: { port: 0, ...options },
+    ...(pages === undefined ? {} : { pages }),
     logDestination,
   });
 }

@@ -31,6 +31,8 @@ export interface EngineSettings {
   maxStepRows?: number | undefined;
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
+  /** Prepares for constrained output now, instead of at the first request for it. */
+  expectsConstraints?: boolean | undefined;
 }
 
 export interface OpenEngine extends AsyncDisposable {
@@ -70,6 +72,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         maxSequences: settings.maxSequences,
         maxStepRows: settings.maxStepRows ?? (device.kind === "cuda" ? 2048 : 512),
         reusesPrefixes: settings.reusesPrefixes,
+        expectsConstraints: settings.expectsConstraints,
         release: () => {
           model[Symbol.dispose]();
           closeDevice();

@@ -15,6 +15,7 @@ import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
 import { registerQuery } from "./query.ts";
+import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 
@@ -37,6 +38,7 @@ function buildProgram(): Command {
     registerDemo,
     registerTrain,
     registerGenerate,
+    registerServe,
     registerPull,
     registerQuery,
     registerTokenizer,

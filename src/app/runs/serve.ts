@@ -1,0 +1,152 @@
+/** `nautilus serve`: opens engines, starts the server, and ends both in order. */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { ConfigError, note, readText } from "../../base/index.ts";
+import { loadChatTemplates } from "../../text/index.ts";
+import { openEngine } from "../api/openEngine.ts";
+import type { OpenEngine } from "../api/openEngine.ts";
+import type { ServerOptionsInput } from "../server/options.ts";
+import { ServedModels } from "../server/servedModel.ts";
+import type { ServedModel } from "../server/servedModel.ts";
+import { createServer } from "../server/server.ts";
+import { stopSignal } from "../terminal/signals.ts";
+import { ensurePages } from "./buildPages.ts";
+import { findModel } from "./openModel.ts";
+
+/** The verb's options. */
+export interface ServeCliOptions {
+  model: string[];
+  modelName?: string[];
+  host: string;
+  port: number;
+  apiKey?: string[];
+  cors?: string[];
+  tlsCert?: string;
+  tlsKey?: string;
+  bodyLimit: number;
+  requestTimeout: number;
+  drainTimeout: number;
+  maxConcurrent: number;
+  maxQueue: number;
+  maxBatch?: number;
+  maxContext?: number;
+  cacheTokens?: number;
+  precision?: "f32" | "bf16";
+  playground: boolean;
+  logPrompts?: boolean;
+  logLevel: "silent" | "error" | "warn" | "info" | "debug";
+  device: "auto" | "cpu" | "cuda" | "reference";
+  threads?: number;
+}
+
+/** Runs until it is asked to end. Throws ConfigError, CheckpointError, FileError, and what opening a model throws. */
+export async function serveCommand(options: ServeCliOptions): Promise<void> {
+  const names = namesOf(options);
+  const server = serverOptionsOf(options);
+  await using engines = new AsyncDisposableStack();
+  const models: ServedModel[] = [];
+  for (const [i, model] of options.model.entries()) {
+    note(`Opening ${model} as ${names[i]} …`);
+    const { maxBatch: maxSequences, maxContext, cacheTokens, precision, device, threads } = options;
+    const opened = engines.use(
+      await openEngine({ model, maxSequences, maxContext, cacheTokens, precision, device, threads }),
+    );
+    models.push(servedModel(names[i], opened));
+  }
+  const pages = options.playground ? await ensurePages() : undefined;
+  await using running = createServer({
+    models: new ServedModels(models),
+    options: server,
+    ...(pages === undefined ? {} : { pages }),
+  });
+  // The page for people comes first; from then on, a second signal ends at once.
+  using stop = stopSignal("Ending: running requests may finish. Again to end at once.");
+  const [url] = await running.start();
+  process.stdout.write(startPage(url, models, options));
+  await aborted(stop.signal);
+  await running.stop();
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+function namesOf({ model, modelName = [] }: ServeCliOptions): string[] {
+  if (modelName.length > model.length)
+    throw new ConfigError("serve", `expected at most ${model.length} --model-name, got ${modelName.length}`);
+  const names = model.map((path, i) => modelName[i] ?? basename(findModel(path).replace(/[/\\]model$/, "")));
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice === undefined) return names;
+  throw new ConfigError("serve", `expected models of different names, got '${twice}' twice`, {
+    hint: "name them with --model-name",
+  });
+}
+
+function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
+  const { tlsCert, tlsKey, host, port, maxConcurrent, maxQueue, playground } = options;
+  if ((tlsCert === undefined) !== (tlsKey === undefined))
+    throw new ConfigError("serve", "expected --tls-cert and --tls-key together, got one of them");
+  const key = process.env["NAUTILUS_API_KEY"];
+  return {
+    host,
+    port,
+    apiKeys: [...(options.apiKey ?? []), ...(key === undefined || key === "" ? [] : [key])],
+    corsOrigins: options.cors ?? [],
+    bodyLimitBytes: options.bodyLimit,
+    requestTimeoutMs: Math.ceil(options.requestTimeout * 1000),
+    drainTimeoutMs: Math.ceil(options.drainTimeout * 1000),
+    maxConcurrent,
+    maxQueue,
+    playground,
+    log: { level: options.logLevel, prompts: options.logPrompts === true },
+    ...(tlsCert === undefined || tlsKey === undefined ? {} : { tls: { certFile: tlsCert, keyFile: tlsKey } }),
+  };
+}
+
+function servedModel(name: string, { engine, tokenizer, folder }: OpenEngine): ServedModel {
+  const templates = loadChatTemplates(folder);
+  return {
+    name,
+    engine,
+    tokenizer,
+    chatTemplates: templates.names.length === 0 ? undefined : templates,
+    card: textIn(folder, /^readme(\.md)?$/i),
+    license: textIn(folder, /^(license|licence|notice)(\.(md|txt))?$/i),
+    created: Math.floor(statSync(folder).mtimeMs / 1000),
+  };
+}
+
+function textIn(folder: string, pattern: RegExp): string | undefined {
+  if (!existsSync(folder)) return undefined;
+  const name = readdirSync(folder).find((file) => pattern.test(file));
+  return name === undefined ? undefined : readText("serve", join(folder, name));
+}
+
+function startPage(url: string, models: readonly ServedModel[], options: ServeCliOptions): string {
+  const { name } = models[0];
+  const body = JSON.stringify({ model: name, prompt: "The meaning of life is", max_tokens: 32 });
+  const needsKey = (options.apiKey ?? []).length > 0 || (process.env["NAUTILUS_API_KEY"] ?? "") !== "";
+  const key = needsKey ? ` -H "Authorization: Bearer $NAUTILUS_API_KEY"` : "";
+  const lines = [
+    "",
+    ...models.map(
+      ({ name, engine: { info } }) =>
+        `  ${name}: ${info.dtype} on ${info.device}, ${info.maxContext} tokens of context`,
+    ),
+    "",
+    ...(options.playground ? [`  Playground   ${url}/`] : []),
+    `  OpenAI API   ${url}/v1`,
+    `  Metrics      ${url}/metrics`,
+    `  API document ${url}/openapi.json`,
+    "",
+    `  curl ${url}/v1/completions -H "Content-Type: application/json"${key} -d '${body.replaceAll("'", "'\\''")}'`,
+    "",
+    "  Ctrl-C ends the server.",
+    "",
+    "",
+  ];
+  return lines.join("\n");
+}

@@ -1,0 +1,102 @@
+/** A model in a program: in a worker thread and in this one the same, and a worker that dies takes nobody with it for long. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { EngineFailedError, RequestError } from "../../src/base/index.ts";
+import { load } from "../../src/index.ts";
+import { parseSampling, ThreadedEngine } from "../../src/infer/index.ts";
+import { smallConfig, writeModel } from "./model-folders.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "nautilus-load-"));
+beforeAll(() => writeModel(folder, smallConfig("nemotron-tiny")));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const settings = { device: "cpu", cacheTokens: 512 } as const;
+
+describe("load", () => {
+  it("gives the same in a worker and in this thread, streamed or whole, alone or together", async () => {
+    const texts: string[] = [];
+    for (const thread of ["worker", "caller"] as const) {
+      await using model = await load(folder, { ...settings, thread });
+      const options = { maxTokens: 24, seed: 5, temperature: 1 };
+      let streamed = "";
+      for await (const text of model.stream("Once upon", options)) streamed += text;
+      const together = await Promise.all(
+        ["Once upon", "", "Once upon"].map((prompt) => model.generate(prompt, options)),
+      );
+      expect(together[0].text).toBe(streamed);
+      expect(together[2].tokens).toEqual(together[0].tokens);
+      expect(together[1].numPromptTokens).toBe(1);
+      texts.push(streamed);
+      const [pooled] = await model.embed(["Once upon"], "last");
+      expect(pooled.length).toBe(24);
+      const scores = await model.languageModel().loglikelihood([{ context: "Once", continuation: " upon" }]);
+      expect(scores[0].logprob).toBeLessThan(0);
+      const constraint = { kind: "json-schema", schema: { enum: ["yes", "no"] } } as const;
+      expect((await model.generate("Answer: ", { constraint })).text).toMatch(/^"(yes|no)"$/);
+      // Leaving early frees what was held.
+      for await (const _text of model.stream("Once", { maxTokens: 40, stopAtEnd: false })) break;
+      await expect.poll(() => model.engine.statistics().numUsedBlocks, { timeout: 5000 }).toBe(0);
+      await expect(model.generate(Array.from({ length: 70 }, () => 1))).rejects.toThrow(RequestError);
+      await expect(model.generate("x", { adapter: "none" })).rejects.toThrow("adapters are not available");
+    }
+    expect(texts[1]).toBe(texts[0]);
+  });
+
+  it("draws its own seed where none is given", async () => {
+    await using model = await load(folder, { ...settings, thread: "caller" });
+    const options = { maxTokens: 30, temperature: 1, stopAtEnd: false };
+    const all = await Promise.all([1, 2, 3].map(() => model.generate("Once", options)));
+    expect(new Set(all.map(({ text }) => text)).size).toBe(3);
+  });
+
+  it("says what is wrong with a model that is not there", async () => {
+    await expect(load(join(folder, "none"))).rejects.toThrow("expected a run, a checkpoint or a model");
+    await expect(load(folder, { ...settings, cacheTokens: 3 })).rejects.toThrow(
+      "a cache of at least one block",
+    );
+  });
+});
+
+describe("a worker that dies", () => {
+  it("fails what was under way, and is replaced", async () => {
+    const url = new URL("../../src/app/api/engineWorker.ts", import.meta.url);
+    const workers: Worker[] = [];
+    const crashes: unknown[] = [];
+    await using engine = await ThreadedEngine.open({
+      start: () => {
+        const worker = new Worker(url, { workerData: { ...settings, model: folder } });
+        workers.push(worker);
+        return worker;
+      },
+      onCrash: (error) => crashes.push(error),
+      restartMs: 20,
+    });
+    const sampling = parseSampling({ maxTokens: 40, temperature: 0, stopAtEnd: false });
+    const run = async (): Promise<number[]> => {
+      const tokens: number[] = [];
+      for await (const event of engine.generate({ prompt: [5, 6, 7], sampling }))
+        if (event.type === "token") tokens.push(event.token);
+      return tokens;
+    };
+    const before = await run();
+    expect(before.length).toBe(40);
+    // So many that the worker cannot be done before it dies.
+    const cut = await Promise.allSettled(
+      Array.from({ length: 300 }, async () => {
+        for await (const event of engine.generate({ prompt: [5, 6, 7], sampling }))
+          if (event.type === "token") void workers[0].terminate();
+      }),
+    );
+    const failures = cut.filter((outcome) => outcome.status === "rejected");
+    expect(failures.length).toBeGreaterThan(0);
+    for (const { reason } of failures) expect(reason).toBeInstanceOf(EngineFailedError);
+    await expect(run()).rejects.toThrow("started again");
+    expect(crashes.length).toBe(1);
+    await expect.poll(() => engine.isReady, { timeout: 30_000 }).toBe(true);
+    expect(engine.numRestarts).toBe(1);
+    expect(await run()).toEqual(before);
+  });
+});
