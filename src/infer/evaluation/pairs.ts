@@ -2,6 +2,7 @@
  * Token sequences that a likelihood is read from. Rules of the reference harness (lm-evaluation-harness, `TemplateLM._encode_pair`,
  * `HFLM._loglikelihood_tokens`, `get_rolling_token_windows`).
  */
+import { encodePair } from "../../text/index.ts";
 import type { LoglikelihoodRequest, Prompt, Tokenizer } from "../../text/index.ts";
 
 /** Tokens of which those from `from` (at least 1) on are scored. */
@@ -28,31 +29,11 @@ export function pairTokens(
   request: LoglikelihoodRequest,
   maxContext: number,
 ): ScoredTokens {
-  let { context, continuation } = encodePair(tokenizer, request);
-  if (context.length === 0) {
-    const prefix = prefixToken(tokenizer);
-    // A continuation that brings the prefix itself is not given a second one.
-    if (continuation[0] === prefix && continuation.length > 1) continuation = continuation.slice(1);
-    context = [prefix];
-  }
+  const { context, continuation } = encodePair(tokenizer, request.context, request.continuation);
   const tokens = [...context, ...continuation];
   // The last token is predicted, not read.
   const numCut = Math.max(0, tokens.length - (maxContext + 1));
   return { tokens: tokens.slice(numCut), from: Math.max(1, context.length - numCut) };
-}
-
-function encodePair(
-  tokenizer: Tokenizer,
-  { context, continuation }: LoglikelihoodRequest,
-): { context: number[]; continuation: number[] } {
-  if (typeof context !== "string" || typeof continuation !== "string")
-    return { context: idsOf(tokenizer, context), continuation: idsOf(tokenizer, continuation) };
-  if (context === "") return { context: [], continuation: idsOf(tokenizer, continuation) };
-  const trimmed = context.trimEnd();
-  const moved = context.slice(trimmed.length) + continuation;
-  const whole = idsOf(tokenizer, trimmed + moved);
-  const ids = idsOf(tokenizer, trimmed);
-  return { context: ids, continuation: whole.slice(ids.length) };
 }
 
 /**
