@@ -157,7 +157,7 @@ describe("NemoQuery", () => {
       ]);
       // A length and "hi", then 9, 1, 0.0, 1.0: little-endian.
       expect(bodies[0].subarray(end).toString("hex")).toBe(
-        "020000006869" + "09000000" + "01000000" + "00000000" + "0000803f",
+        "0200000068690900000001000000000000000000803f",
       );
     } finally {
       triton.close();
