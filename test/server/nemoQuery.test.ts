@@ -156,9 +156,7 @@ describe("NemoQuery", () => {
         ["temperature", "FP32", [1, 1]],
       ]);
       // A length and "hi", then 9, 1, 0.0, 1.0: little-endian.
-      expect(bodies[0].subarray(end).toString("hex")).toBe(
-        "0200000068690900000001000000000000000000803f",
-      );
+      expect(bodies[0].subarray(end).toString("hex")).toBe("0200000068690900000001000000000000000000803f");
     } finally {
       triton.close();
     }
