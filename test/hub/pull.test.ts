@@ -195,7 +195,7 @@ describe("interruptions", () => {
 
   it("a storage without ranges: the whole file in one stream, also when it breaks", async () => {
     server.faults.noRanges = true;
-    server.faults.breakAfter.set("model.safetensors", { bytes: 200_000, times: 6 });
+    server.faults.breakAfter.set("model.safetensors", { bytes: 200_000, times: 3 });
     const pulled = await pull({ connections: 2 });
     expect(readFileSync(join(pulled.folder, "model.safetensors")).equals(weights)).toBe(true);
   });

@@ -139,7 +139,7 @@ export class HubTestServer implements AsyncDisposable {
     }
     if (token !== undefined && token !== goodToken && token !== strangerToken)
       return refuse(response, 401, undefined, "Invalid credentials in Authorization header");
-    const api = parts(/^\/api\/models\/(.+?)(?:\/(revision|tree)\/([^/]+))?$/);
+    const api = parts(/^\/api\/models\/(.+?)(?:\/(revision|tree|paths-info)\/([^/]+))?$/);
     const file = parts(/^\/(.+?)\/resolve\/([^/]+)\/(.+)$/);
     const name = api?.[1] ?? file?.[1] ?? "";
     const model = this.models.get(name);
@@ -149,9 +149,9 @@ export class HubTestServer implements AsyncDisposable {
     const revision = named === "" ? "main" : named;
     const commit = revision === "main" || revision === model.commit ? model.commit : model.refs?.[revision];
     if (commit === undefined) return refuse(response, 404, "RevisionNotFound", `Invalid rev id: ${revision}`);
-    if (file !== undefined)
-      return this.#resolve(response, { model, name, path: file[3], token, method: request.method });
+    if (file !== undefined) return this.#resolve(response, { model, name, path: file[3], token, request });
     if (api?.[2] === "tree") return this.#tree(response, model, url);
+    if (api?.[2] === "paths-info") return void this.#paths(request, response, model);
     sendJson(response, {
       id: name,
       sha: commit,
@@ -174,16 +174,22 @@ export class HubTestServer implements AsyncDisposable {
     folders.delete("");
     sendJson(response, [
       ...[...folders].map((path) => ({ type: "directory", oid: gitHash(Buffer.from(path)), size: 0, path })),
-      ...page.map((file) => ({
-        type: "file",
-        oid: gitHash(file.isLarge ? Buffer.from(`pointer to ${objectOf(file)}`) : file.bytes),
-        size: file.bytes.byteLength,
-        path: file.path,
-        ...(file.isLarge
-          ? { lfs: { oid: objectOf(file), size: file.bytes.byteLength, pointerSize: 134 } }
-          : {}),
-      })),
+      ...page.map(entryOf),
     ]);
+  }
+
+  /** Entries of the files that the request's body names; the npm client asks file by file. */
+  async #paths(request: IncomingMessage, response: ServerResponse, model: HubTestModel): Promise<void> {
+    let body = "";
+    for await (const piece of request) body += String(piece);
+    const { paths } = JSON.parse(body) as { paths: string[] };
+    const lastCommit = { id: model.commit, title: "", date: "2026-01-01T00:00:00.000Z" };
+    sendJson(
+      response,
+      model.files
+        .filter(({ path }) => paths.includes(path))
+        .map((file) => ({ ...entryOf(file), lastCommit })),
+    );
   }
 
   #resolve(
@@ -193,10 +199,10 @@ export class HubTestServer implements AsyncDisposable {
       name: string;
       path: string;
       token: string | undefined;
-      method: string | undefined;
+      request: IncomingMessage;
     },
   ): void {
-    const { model, name, path, token, method } = asked;
+    const { model, name, path, token, request } = asked;
     if (typeof model.gated === "string" && token !== goodToken) {
       const page = `Access to model ${name} is restricted.`;
       return refuse(response, token === undefined ? 401 : 403, "GatedRepo", page);
@@ -217,8 +223,14 @@ export class HubTestServer implements AsyncDisposable {
       response.end();
       return;
     }
-    response.writeHead(200, { etag: `"${objectOf(file)}"`, "content-length": file.bytes.byteLength });
-    response.end(method === "HEAD" ? undefined : file.bytes);
+    const part = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
+    const sent = part === null ? file.bytes : file.bytes.subarray(Number(part[1]), Number(part[2]) + 1);
+    response.writeHead(part === null ? 200 : 206, {
+      etag: `"${objectOf(file)}"`,
+      "content-length": sent.byteLength,
+      ...(part === null ? {} : { "content-range": `bytes ${part[1]}-${part[2]}/${file.bytes.byteLength}` }),
+    });
+    response.end(request.method === "HEAD" ? undefined : sent);
   }
 
   async #store(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -274,6 +286,18 @@ export class HubTestServer implements AsyncDisposable {
     }
     response.end();
   }
+}
+
+function entryOf(file: HubTestFile) {
+  const { path, bytes, isLarge } = file;
+  const lfs = { oid: objectOf(file), size: bytes.byteLength, pointerSize: 134 };
+  return {
+    type: "file",
+    oid: gitHash(isLarge ? Buffer.from(`pointer to ${lfs.oid}`) : bytes),
+    size: bytes.byteLength,
+    path,
+    ...(isLarge ? { lfs } : {}),
+  };
 }
 
 const portOf = (server: Server): number => (server.address() as AddressInfo).port;

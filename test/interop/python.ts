@@ -1,35 +1,33 @@
-/**
- * The Python that interop tests run real clients in: NAUTILUS_PYTHON, or the `python3` on the path. Tests ask for the modules that they
- * need, and are skipped with a printed reason where one is missing; requirements.txt beside this file lists them all.
- */
+/** Runs Python scripts of this folder with the Python that NAUTILUS_PYTHON names (default python3). */
 import { execFile, spawnSync } from "node:child_process";
-import { note } from "../../src/base/index.ts";
+import { join } from "node:path";
+import { promisify } from "node:util";
 
 export const python = process.env["NAUTILUS_PYTHON"] ?? "python3";
+const run = promisify(execFile);
 
-/** Whether all modules can be imported; a reason is printed where not. */
-export function hasModules(...modules: string[]): boolean {
-  const script = `import importlib.util as u, sys; print(",".join(m for m in sys.argv[1:] if u.find_spec(m) is None))`;
-  const { status, stdout, error } = spawnSync(python, ["-c", script, ...modules], { encoding: "utf8" });
-  const missing = status === 0 ? stdout.trim() : "Python itself";
-  if (missing === "") return true;
-  note(
-    `skipped: ${python} has no ${missing}${error === undefined ? "" : ` (${error.message})`}; pip install -r test/interop/requirements.txt`,
-  );
+/** Whether these modules are there; prints why a test is skipped where they are not. */
+export function hasModules(test: string, modules: readonly string[]): boolean {
+  const found = spawnSync(python, ["-c", modules.map((name) => `import ${name}`).join("\n")], {
+    encoding: "utf8",
+  });
+  if (found.status === 0) return true;
+  const reason = found.error?.message ?? found.stderr.trim().split("\n").at(-1);
+  console.log(`${test} skipped: ${python} has no ${modules.join(", ")} (${reason})`);
   return false;
 }
 
-/** Runs a script to its end beside this process, whose servers answer it meanwhile; its standard output. Throws with all it said. */
-export function runPython(script: string, ...args: string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    execFile(
-      python,
-      [script, ...args],
-      { timeout: 120_000, maxBuffer: 64 * 1024 * 1024, env: { ...process.env, PYTHONWARNINGS: "ignore" } },
-      (error, stdout, stderr) => {
-        if (error === null) resolve(stdout);
-        else reject(new Error(`${script} failed:\n${stdout}\n${stderr}`, { cause: error }));
-      },
-    );
+/** The last line that a script prints, as JSON. Nothing is asked of the network beyond this machine. */
+export async function runPython(script: string, args: readonly string[]): Promise<unknown> {
+  const environment = {
+    ...process.env,
+    HF_HUB_OFFLINE: "1",
+    TRANSFORMERS_OFFLINE: "1",
+    TOKENIZERS_PARALLELISM: "false",
+  };
+  const { stdout } = await run(python, [join(import.meta.dirname, script), ...args], {
+    env: environment,
+    maxBuffer: 1 << 26,
   });
+  return JSON.parse(stdout.trim().split("\n").at(-1) ?? "null");
 }

@@ -37,10 +37,14 @@ export interface FakeEngineOptions {
   crashAfterTokens?: number;
   adapters?: readonly string[];
   width?: number;
+  /** Always the same token, without probabilities to work out: for measuring what lies around an engine. */
+  isQuick?: boolean;
 }
 
 /** How much likelier a token of the wished-for answer is. */
 const wish = 24;
+/** A byte of ASCII. */
+const quickToken = 70;
 
 export class FakeEngine implements Engine {
   readonly info: EngineModelInfo;
@@ -194,6 +198,12 @@ export class FakeEngine implements Engine {
         break;
       }
       this.#checkAlive();
+      if (this.#options.isQuick === true) {
+        numNewTokens++;
+        this.#totals.numGeneratedTokens++;
+        yield { type: "token", text: stream.push(quickToken), token: quickToken, logprob: 0 };
+        continue;
+      }
       const logits = this.#logits(ids, script?.[numNewTokens]);
       for (const [token, bias] of sampling.logitBias) logits[token] += bias;
       if (!sampling.stopAtEnd || numNewTokens < sampling.minTokens)

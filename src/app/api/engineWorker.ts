@@ -10,9 +10,15 @@ invariant(parentPort !== null, "the engine's worker was run outside a worker thr
 const port = parentPort;
 const settings: EngineSettings = workerData;
 try {
-  const { engine } = await openEngine({ ...settings, expectsConstraints: true });
-  // A dead engine cannot be mended from within: whoever started this thread starts another.
-  serveEngine(port, engine, () => process.exit(1));
+  const { engine } = await openEngine({ ...settings, warmsUp: true });
+  // A dead engine cannot be mended from within: whoever started this thread starts another. Its memory is not the system's to take back.
+  serveEngine(port, engine, async () => {
+    try {
+      await engine[Symbol.asyncDispose]();
+    } finally {
+      process.exit(1);
+    }
+  });
 } catch (error) {
   port.postMessage({ type: "refused", error: describeFailure(error, "engine") } satisfies FromEngine);
   port.close();

@@ -26,9 +26,11 @@ export interface EngineOptions {
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
   maxLogitsBytes?: number | undefined;
-  /** Prepares for constrained output now, instead of at the first request for it. Default false. */
-  expectsConstraints?: boolean | undefined;
+  /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
+  warmsUp?: boolean | undefined;
   adapters?: AdapterSlots | undefined;
+  /** Virtual tokens before every prompt, of the adapter that the decoder has on; the context is shorter by them. */
+  numVirtualTokens?: number | undefined;
   /** Frees what lies under the engine when it is disposed. */
   release?: (() => void) | undefined;
 }
@@ -38,7 +40,7 @@ export const defaultBlockSize = 16;
 
 /** Allocates the cache. Throws OutOfMemoryError, ConfigError. */
 export function createEngine(context: Context, decoder: Decoder, options: EngineOptions): EngineCore {
-  const { tokenizer, blockSize = defaultBlockSize, cacheTokens } = options;
+  const { tokenizer, blockSize = defaultBlockSize, cacheTokens, numVirtualTokens = 0 } = options;
   const { config } = decoder;
   const numBlocks = Math.floor(cacheTokens / blockSize);
   if (numBlocks < 1) {
@@ -65,12 +67,16 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     choosesAdapters: options.adapters !== undefined,
   });
   const constraints = new GrammarCompiler(tokenizer, numTokens);
-  if (options.expectsConstraints === true) constraints.warmUp();
+  if (options.warmsUp === true) {
+    constraints.warmUp();
+    // Elsewhere a capture is quick, and the steps that it takes are not.
+    if (context.device.kind === "cuda") runner.warmUp(maxSequences);
+  }
   return new EngineCore({
     runner,
     tokenizer,
     info: {
-      maxContext,
+      maxContext: maxContext - numVirtualTokens,
       vocabSize: numTokens,
       width: config.width,
       numParameters: countParameters(config),
@@ -82,6 +88,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     endTokens: options.endTokens,
     constraints,
     adapters: options.adapters,
+    promptPrefix: Array.from({ length: numVirtualTokens }, (_, i) => config.vocabSize + i),
     release: options.release,
   });
 }

@@ -8,20 +8,24 @@ import type { FromEngine, ToEngine } from "./messages.ts";
 const stateMs = 100;
 
 /** Serves until it is told to close. `onFailure` is called when the engine has died, after those who asked it were told. */
-export function serveEngine(port: MessagePort, engine: Engine, onFailure: (error: unknown) => void): void {
+export function serveEngine(
+  port: MessagePort,
+  engine: Engine,
+  onFailure: (error: unknown) => Promise<void>,
+): void {
   new EngineServer(port, engine, onFailure).start();
 }
 
 class EngineServer {
   readonly #port: MessagePort;
   readonly #engine: Engine;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #onFailure: (error: unknown) => Promise<void>;
   readonly #aborts = new Map<number, AbortController>();
   #events: { id: number; event: EngineEvent }[] = [];
   #isFlushing = false;
   #lastState = "";
 
-  constructor(port: MessagePort, engine: Engine, onFailure: (error: unknown) => void) {
+  constructor(port: MessagePort, engine: Engine, onFailure: (error: unknown) => Promise<void>) {
     this.#port = port;
     this.#engine = engine;
     this.#onFailure = onFailure;
@@ -125,6 +129,6 @@ class EngineServer {
     this.#flush();
     this.#send({ type: "failed", id, error: describeFailure(error, "engine") });
     // All that ran is told in this turn; then there is nothing left to serve.
-    if (error instanceof EngineFailedError) setImmediate(() => this.#onFailure(error));
+    if (error instanceof EngineFailedError) setImmediate(() => void this.#onFailure(error));
   }
 }

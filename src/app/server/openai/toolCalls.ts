@@ -41,6 +41,8 @@ export class ToolCallParser {
   #held = "";
   #inside: { close: string | undefined } | undefined;
   #isStart = true;
+  /** White space after a call belongs to neither side. */
+  #isAfterCall = false;
 
   /** `names`: of the tools that the model was told of. */
   constructor(names: readonly string[]) {
@@ -68,7 +70,9 @@ export class ToolCallParser {
 
   /** Takes one thing from what is held; false when more text is needed. */
   #step(result: ToolText): boolean {
+    if (this.#isAfterCall) this.#held = this.#held.trimStart();
     if (this.#held === "") return false;
+    this.#isAfterCall = false;
     if (this.#inside !== undefined) return this.#stepInside(result, this.#inside.close);
     if (this.#isStart) {
       // The whole answer may be a call: nobody can say before its end.
@@ -102,8 +106,7 @@ export class ToolCallParser {
     if (calls === undefined) result.text += whole;
     else {
       result.calls.push(...calls);
-      // Blank lines between calls belong to neither.
-      this.#held = this.#held.trimStart();
+      this.#isAfterCall = true;
     }
     return true;
   }

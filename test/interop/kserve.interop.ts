@@ -9,7 +9,15 @@ import { fakeModel, fakeServer } from "../server/fakeServer.ts";
 import { hasModules, runPython } from "./python.ts";
 
 const wanted = "42, naïve 漢字 ";
-const isReady = hasModules("tritonclient", "grpc", "pytriton", "nemo", "nemo_deploy", "numpy", "PIL");
+const isReady = hasModules("inference protocol", [
+  "tritonclient",
+  "grpc",
+  "pytriton",
+  "nemo",
+  "nemo_deploy",
+  "numpy",
+  "PIL",
+]);
 
 it.skipIf(!isReady)("tritonclient, PyTriton and NeMo's query classes get their answers", async () => {
   const engine = new FakeEngine({ answer: () => `${wanted}STOP and more` });
@@ -19,8 +27,7 @@ it.skipIf(!isReady)("tritonclient, PyTriton and NeMo's query classes get their a
     options: { grpcPort: 0 },
   });
   const [http, grpc] = (await server.start()).map((url) => url.replace(/^\w+:\/\//, ""));
-  const script = join(import.meta.dirname, "kserve_clients.py");
-  const found = JSON.parse(await runPython(script, http, grpc, wanted)) as Record<string, unknown>;
+  const found = (await runPython("kserve_clients.py", [http, grpc, wanted])) as Record<string, unknown>;
   const whole = [[`${wanted}STOP and more`], [`${wanted}STOP and more`]];
   const stopped = [[wanted], [wanted]];
   for (const client of [

@@ -16,7 +16,7 @@ function hasTool(name: string, ...args: string[]): boolean {
   return isThere;
 }
 
-const isReady = hasTool("kubectl", "version", "--client") && hasModules("kubernetes_validate");
+const isReady = hasTool("kubectl", "version", "--client") && hasModules("manifests", ["kubernetes_validate"]);
 
 for (const kind of ["base", "gpu", "autoscaling"]) {
   it.skipIf(!isReady)(`kubernetes/${kind} is what Kubernetes' schemas say`, () => {

@@ -1,0 +1,240 @@
+/**
+ * Load on a server of this machine: requests with ShareGPT's mean lengths (161 tokens in, 338 out: Kwon et al., "Efficient memory
+ * management for large language model serving with PagedAttention", SOSP 2023, figure 11), log-normal about them, arriving by a Poisson
+ * process; many connections at once; and what HTTP costs by itself.
+ *
+ *   node bench/serve.ts overhead                                  a server with an instant engine
+ *   node bench/serve.ts connections [--count 2000]
+ *   node bench/serve.ts load --url http://127.0.0.1:8000 [--rate 4] [--requests 100] [--scale 0.25] [--closed 16]
+ *
+ * Loopback only; counts and times are bounded.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { Agent, request } from "node:http";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { ConfigError, RandomStream } from "../src/base/index.ts";
+
+const meanPromptTokens = 161;
+const meanAnswerTokens = 338;
+/** Of the logarithm: long tails, as conversations have. */
+const spread = 1;
+const mostRequests = 20_000;
+const answerLimitMs = 300_000;
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    url: { type: "string" },
+    rate: { type: "string", default: "4" },
+    requests: { type: "string", default: "100" },
+    scale: { type: "string", default: "1" },
+    closed: { type: "string" },
+    count: { type: "string", default: "2000" },
+  },
+});
+
+interface Timing {
+  startMs: number;
+  firstMs: number | undefined;
+  gapsMs: number[];
+  endMs: number;
+  status: number;
+  isWhole: boolean;
+  numTokens: number;
+}
+
+/** One streamed completion over a connection of `agent`. Every event is counted as one token. */
+function ask(url: string, agent: Agent, body: object): Promise<Timing> {
+  const startMs = performance.now();
+  const timing: Timing = {
+    startMs,
+    firstMs: undefined,
+    gapsMs: [],
+    endMs: 0,
+    status: 0,
+    isWhole: false,
+    numTokens: 0,
+  };
+  return new Promise((resolve) => {
+    const end = (): void => {
+      timing.endMs = performance.now();
+      resolve(timing);
+    };
+    const text = JSON.stringify(body);
+    const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(text) };
+    const asked = request(`${url}/v1/completions`, {
+      method: "POST",
+      agent,
+      headers,
+      timeout: answerLimitMs,
+    });
+    asked.on("response", (answer) => {
+      timing.status = answer.statusCode ?? 0;
+      let lastMs: number | undefined;
+      answer.setEncoding("utf8");
+      answer.on("data", (chunk: string) => {
+        const nowMs = performance.now();
+        timing.firstMs ??= nowMs;
+        if (lastMs !== undefined) timing.gapsMs.push(nowMs - lastMs);
+        lastMs = nowMs;
+        timing.numTokens += chunk.split("\n\n").length - 1;
+        if (
+          chunk.includes("[DONE]") ||
+          answer.headers["content-type"]?.startsWith("application/json") === true
+        )
+          timing.isWhole = true;
+      });
+      answer.on("end", end);
+      answer.on("error", end);
+    });
+    asked.on("error", end);
+    asked.end(text);
+  });
+}
+
+function percentile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
+}
+
+function line(name: string, times: readonly number[]): string {
+  const sorted = times.toSorted((a, b) => a - b);
+  const shown = [0.5, 0.9, 0.99].map((share) => percentile(sorted, share).toFixed(2).padStart(9));
+  return `${name.padEnd(16)} p50 ${shown[0]}  p90 ${shown[1]}  p99 ${shown[2]} ms   (${times.length})`;
+}
+
+/** Counts in buckets that double. */
+function histogram(name: string, times: readonly number[]): string {
+  const counts = new Map<number, number>();
+  for (const ms of times) {
+    const bucket = Math.max(-3, Math.floor(Math.log2(Math.max(ms, 1e-3))));
+    counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
+  }
+  const most = Math.max(1, ...counts.values());
+  const rows = [...counts]
+    .toSorted(([a], [b]) => a - b)
+    .map(([bucket, count]) => {
+      const bar = "#".repeat(Math.ceil((40 * count) / most));
+      return `  < ${(2 ** (bucket + 1)).toString().padStart(8)} ms ${String(count).padStart(7)} ${bar}`;
+    });
+  return [`${name}:`, ...rows].join("\n");
+}
+
+function report(timings: readonly Timing[]): void {
+  const good = timings.filter(({ status, isWhole }) => status === 200 && isWhole);
+  const first = good.map(({ firstMs, startMs }) => (firstMs ?? NaN) - startMs);
+  const gaps = good.flatMap(({ gapsMs }) => gapsMs);
+  const numTokens = good.reduce((total, timing) => total + timing.numTokens, 0);
+  const seconds =
+    (Math.max(...timings.map(({ endMs }) => endMs)) - Math.min(...timings.map(({ startMs }) => startMs))) /
+    1000;
+  const statuses = Map.groupBy(timings, ({ status, isWhole }) => (isWhole ? status : `${status}, cut off`));
+  console.log(
+    `answers          ${[...statuses].map(([status, all]) => `${status}: ${all.length}`).join("; ")}`,
+  );
+  console.log(`output           ${(numTokens / seconds).toFixed(1)} events/s over ${seconds.toFixed(1)} s`);
+  console.log(line("first token", first));
+  console.log(line("between tokens", gaps));
+  console.log(histogram("first token", first));
+  console.log(histogram("between tokens", gaps));
+  if (good.length < timings.length) process.exitCode = 1;
+}
+
+function checkUrl(url: string | undefined): string {
+  const host = url === undefined ? undefined : new URL(url).hostname;
+  if (url !== undefined && (host === "127.0.0.1" || host === "localhost" || host === "[::1]")) return url;
+  throw new ConfigError("bench", `expected --url of this machine, got ${url ?? "none"}`);
+}
+
+/** Log-normal with a given mean. */
+function lengthOf(random: RandomStream, mean: number): number {
+  return Math.max(1, Math.round(Math.exp(Math.log(mean) - spread ** 2 / 2 + spread * random.nextNormal())));
+}
+
+async function load(): Promise<void> {
+  const url = checkUrl(values.url);
+  const numRequests = Math.min(mostRequests, Number(values.requests));
+  const scale = Number(values.scale);
+  const random = new RandomStream(1);
+  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+  const bodies = Array.from({ length: numRequests }, () => ({
+    prompt: Array.from({ length: lengthOf(random, meanPromptTokens * scale) }, () => 4 + random.nextInt(250)),
+    max_tokens: lengthOf(random, meanAnswerTokens * scale),
+    ignore_eos: true,
+    stream: true,
+    logprobs: 0,
+  }));
+  const timings: Timing[] = [];
+  if (values.closed === undefined) {
+    const running: Promise<void>[] = [];
+    for (const body of bodies) {
+      running.push(ask(url, agent, body).then((timing) => void timings.push(timing)));
+      await delay((-Math.log(1 - random.nextFloat()) / Number(values.rate)) * 1000);
+    }
+    await Promise.all(running);
+  } else {
+    const clients = Array.from({ length: Number(values.closed) }, async () => {
+      for (let body = bodies.pop(); body !== undefined; body = bodies.pop())
+        timings.push(await ask(url, agent, body));
+    });
+    await Promise.all(clients);
+  }
+  agent.destroy();
+  const arrivals = values.closed === undefined ? `${values.rate} a second` : `${values.closed} at a time`;
+  console.log(`${numRequests} requests, ${arrivals}, lengths times ${scale}`);
+  report(timings);
+}
+
+async function withFakeServer(tokenMs: number, body: (url: string) => Promise<void>): Promise<void> {
+  const child = spawn(
+    process.execPath,
+    [new URL("serve-fake.ts", import.meta.url).pathname, String(tokenMs)],
+    {
+      stdio: ["ignore", "pipe", "inherit"],
+    },
+  );
+  try {
+    const [url] = (await once(createInterface(child.stdout), "line")) as [string];
+    await body(url);
+  } finally {
+    child.kill("SIGTERM");
+  }
+}
+
+/** Connections that are all open at once, each with a stream of twenty tokens. */
+async function connections(): Promise<void> {
+  const count = Math.min(mostRequests, Number(values.count));
+  await withFakeServer(200, async (url) => {
+    const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+    const body = { prompt: [4, 5, 6], max_tokens: 20, ignore_eos: true, stream: true };
+    const timings = await Promise.all(Array.from({ length: count }, () => ask(url, agent, body)));
+    agent.destroy();
+    console.log(`${count} connections at once, an engine of one token each 200 ms`);
+    report(timings);
+  });
+}
+
+/** One connection, one token: a whole request beside GET /health, which does nothing. */
+async function overhead(): Promise<void> {
+  await withFakeServer(0, async (url) => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const body = { prompt: [4, 5, 6], max_tokens: 1, ignore_eos: true };
+    const times: number[] = [];
+    for (let i = 0; i < 3000; i++) {
+      const { startMs, endMs } = await ask(url, agent, body);
+      if (i >= 1000) times.push(endMs - startMs);
+    }
+    agent.destroy();
+    console.log("one-token completions through HTTP, engine instant; client and server share the machine");
+    console.log(line("whole request", times));
+  });
+}
+
+const modes: Record<string, () => Promise<void>> = { load, connections, overhead };
+const mode = modes[positionals[0] ?? ""];
+if (mode === undefined) {
+  console.error(`[bench] expected load, connections or overhead, got ${positionals[0] ?? "none"}`);
+  process.exitCode = 2;
+} else await mode();
