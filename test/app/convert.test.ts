@@ -17,7 +17,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { decodeValues, roundTo } from "../../src/base/index.ts";
+import { runConversion } from "../../src/app/runs/convert/job.ts";
+import { decodeValues, NautilusError, roundTo } from "../../src/base/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { loadCheckpointModel, parseModelConfig, saveModelFolder } from "../../src/models/index.ts";
@@ -177,6 +178,16 @@ describe("the folder", () => {
   });
 });
 
+const plainRequest = {
+  format: "hf",
+  dtype: undefined,
+  maxShardBytes: undefined,
+  license: "mit",
+  baseModel: undefined,
+  verifies: false,
+  isForced: false,
+} as const;
+
 /** Nothing at the target and nothing half-written beside it. */
 function expectNothing(name: string): void {
   expect(readdirSync(work).filter((file) => file.startsWith(name))).toEqual([]);
@@ -252,7 +263,13 @@ describe("what is refused", () => {
     rmSync(folder, { recursive: true, force: true });
     cpSync(at("nemotron"), folder, { recursive: true });
     damage(folder);
-    await expectRefusal([folder, at(`refused-${name}`)], message);
+    // In this process: that a refusal is one sentence with exit code 2 is seen by the others.
+    const conversion = runConversion(
+      { ...plainRequest, source: folder, target: at(`refused-${name}`) },
+      () => {},
+    );
+    await expect(conversion).rejects.toThrow(message);
+    await expect(conversion).rejects.toBeInstanceOf(NautilusError);
     expectNothing("refused");
   });
 
@@ -261,6 +278,7 @@ describe("what is refused", () => {
     cpSync(at("nemotron"), folder, { recursive: true });
     renameTensor(folder, "model.norm.bias", "model.norm.weight");
     await expectRefusal([folder, at("refused")], /two tensors named 'model\.norm\.weight'/);
+    expectNothing("refused");
   });
 
   it("Ctrl-C, at once, with the old target in place and nothing beside it", async () => {
