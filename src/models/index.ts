@@ -18,12 +18,24 @@ export type {
   SublayerAdapter,
 } from "./common/projection.ts";
 export type { ModelFamily, WeightSlice } from "./common/family.ts";
-export { countMatmulParameters, countParameters, parameterSpecs } from "./common/specs.ts";
+export { countMatmulParameters, countParameters, parameterSpecs, weightBytes } from "./common/specs.ts";
 export { gpt2 } from "./gpt2/index.ts";
 export { llama, mistral, qwen2 } from "./llama/index.ts";
 export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.ts";
-export { cacheBytesPerToken, operationsPerToken, servingMemory, trainingMemory } from "./common/memory.ts";
-export type { OperationsPerToken, TrainingMemory, TrainingMemoryOptions } from "./common/memory.ts";
+export {
+  adapterMemory,
+  cacheBytesPerToken,
+  operationsPerToken,
+  servingMemory,
+  trainingMemory,
+} from "./common/memory.ts";
+export type {
+  AdapterMemoryOptions,
+  OperationsPerToken,
+  TrainingMemory,
+  TrainingMemoryOptions,
+} from "./common/memory.ts";
+export type { LoadOptions } from "./registry.ts";
 export {
   checkModelConfig,
   checkpointConfig,

@@ -10,6 +10,7 @@ import { checkDecoderConfig } from "./common/config.ts";
 import type { DecoderConfig } from "./common/config.ts";
 import { refuseForeignFeatures } from "./common/configKeys.ts";
 import { Decoder } from "./common/decoder.ts";
+import type { DecoderOptions } from "./common/decoder.ts";
 import type { ModelFamily } from "./common/family.ts";
 import { writeModelFolder } from "./common/folder.ts";
 import { readWeights } from "./common/load.ts";
@@ -79,6 +80,11 @@ export function saveModelFolder(
   folder: string,
   extraFiles: Readonly<Record<string, string>> = {},
 ): void {
+  if (decoder.quantised.size > 0) {
+    throw new ConfigError("model", "expected a model in f32 or bf16 to write, got a quantised one", {
+      hint: "the folder that it was opened from holds its weights in full",
+    });
+  }
   writeModelFolder(modelFamily(decoder.config), decoder, { folder, extraFiles });
 }
 
@@ -102,6 +108,13 @@ export function loadModelWeights(context: Context, decoder: Decoder, folder: str
   loadWeights(context, decoder, source);
 }
 
+/** How a model for inference is held; a dtype alone says that and nothing more. */
+export type LoadOptions = FloatDtype | Pick<DecoderOptions, "dtype" | "quantise">;
+
+function decoderOptions(options: LoadOptions): Pick<DecoderOptions, "dtype" | "quantise"> {
+  return typeof options === "string" ? { dtype: options } : options;
+}
+
 /** The configuration of an open checkpoint of any format. Throws CheckpointError when it has none, ConfigError. */
 export function checkpointConfig({ config, path }: Pick<ModelCheckpoint, "config" | "path">): DecoderConfig {
   if (config !== undefined) return parseModelConfig(config);
@@ -118,9 +131,9 @@ export function checkpointConfig({ config, path }: Pick<ModelCheckpoint, "config
 export function loadCheckpointModel(
   context: Context,
   checkpoint: Pick<ModelCheckpoint, "config" | "weights" | "path">,
-  dtype: FloatDtype,
+  options: LoadOptions,
 ): Decoder {
-  const decoder = new Decoder(context, checkpointConfig(checkpoint), { dtype });
+  const decoder = new Decoder(context, checkpointConfig(checkpoint), decoderOptions(options));
   try {
     loadWeights(context, decoder, checkpoint.weights);
     return decoder;
@@ -131,8 +144,8 @@ export function loadCheckpointModel(
 }
 
 /** Opens a Hugging Face folder for inference. Throws FileError, ConfigError, CheckpointError, OutOfMemoryError. */
-export function loadModelFolder(context: Context, folder: string, dtype: FloatDtype): Decoder {
-  const decoder = new Decoder(context, readModelFolderConfig(folder), { dtype });
+export function loadModelFolder(context: Context, folder: string, options: LoadOptions): Decoder {
+  const decoder = new Decoder(context, readModelFolderConfig(folder), decoderOptions(options));
   try {
     loadModelWeights(context, decoder, folder);
     return decoder;

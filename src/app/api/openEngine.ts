@@ -1,12 +1,13 @@
 /** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
 import { openDevice } from "../../device/index.ts";
-import type { Device, DeviceKind } from "../../device/index.ts";
+import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts";
 import { createEngine, defaultBlockSize } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
 import { cacheBytesPerToken } from "../../models/index.ts";
-import type { Decoder } from "../../models/index.ts";
+import type { Adapter, Decoder } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
+import { attachAdapter } from "../runs/adapter/adapter.ts";
 import { endTokens, openModel } from "../runs/openModel.ts";
 
 export interface EngineSettings {
@@ -18,8 +19,12 @@ export interface EngineSettings {
   threads?: number | undefined;
   /** dtype of the weights; by default what the checkpoint has. */
   precision?: "f32" | "bf16" | undefined;
+  /** Holds the blocks' matrices in 8 or 4 bits. */
+  quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
+  /** A tuned adapter that everything goes through: its folder, or a tuning run. */
+  adapter?: string | undefined;
   /** Longest prompt and answer together; by default the model's. */
   maxContext?: number | undefined;
   /** Tokens of context that the cache holds, all sequences together; by default what memory allows. */
@@ -62,7 +67,9 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
   try {
     const context = new Context(device);
     const model = await openModel(context, settings.model, settings);
+    let adapter: Adapter | undefined;
     try {
+      adapter = settings.adapter === undefined ? undefined : attachAdapter(context, model, settings.adapter);
       const engine = createEngine(context, model.decoder, {
         tokenizer: model.tokenizer,
         endTokens: endTokens(model.folder, model.tokenizer),
@@ -72,8 +79,10 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         maxSequences: settings.maxSequences,
         maxStepRows: settings.maxStepRows ?? (device.kind === "cuda" ? 2048 : 512),
         reusesPrefixes: settings.reusesPrefixes,
+        numVirtualTokens: adapter?.numVirtualTokens,
         warmsUp: settings.warmsUp,
         release: () => {
+          adapter?.dispose();
           model[Symbol.dispose]();
           closeDevice();
         },
@@ -81,6 +90,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
       const { path, folder, tokenizer } = model;
       return { path, folder, tokenizer, engine, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
     } catch (error) {
+      adapter?.dispose();
       model[Symbol.dispose]();
       throw error;
     }

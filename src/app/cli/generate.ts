@@ -1,7 +1,15 @@
 /** `nautilus generate`: continues prompts with a trained model. */
 import type { Command } from "commander";
 import type { GenerateCliOptions } from "../runs/generate.ts";
-import { collect, deviceOption, jsonOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  collect,
+  deviceOption,
+  jsonOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerGenerate(program: Command): void {
   program
@@ -11,6 +19,7 @@ export function registerGenerate(program: Command): void {
       "--model <folder>",
       "a run, one of its checkpoints, a pulled org/name, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
     )
+    .option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run")
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
@@ -26,6 +35,7 @@ export function registerGenerate(program: Command): void {
     .option("--seed <number>", "the same seed draws the same tokens", wholeNumber(0), 0)
     .option("--stop <text>", "end at this text (repeatable)", collect)
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
+    .addOption(quantiseOption())
     .option("--precision <dtype>", "f32 or bf16 (default: that of the checkpoint)")
     .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .addOption(deviceOption())

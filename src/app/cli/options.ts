@@ -1,6 +1,15 @@
 /** Options that several verbs share, and the parsing of their numbers. */
 import { InvalidArgumentError, Option } from "commander";
 
+/** `--quantise`: the blocks' matrices in 8 or 4 bits. */
+export function quantiseOption(): Option {
+  return new Option("--quantise <format>", "hold the blocks' matrices in 8 or 4 bits").choices([
+    "int8",
+    "nf4",
+    "int4",
+  ]);
+}
+
 /** Parses a whole number of at least `minimum`. */
 export function wholeNumber(minimum: number) {
   return (text: string): number => {

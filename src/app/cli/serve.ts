@@ -2,7 +2,15 @@
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { ServeCliOptions } from "../runs/serve.ts";
-import { byteCount, collect, deviceOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  byteCount,
+  collect,
+  deviceOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerServe(program: Command): void {
   program
@@ -42,6 +50,7 @@ export function registerServe(program: Command): void {
       "tokens that the cache holds (default: what memory allows)",
       wholeNumber(1),
     )
+    .addOption(quantiseOption())
     .addOption(new Option("--precision <dtype>", "of the weights").choices(["f32", "bf16"]))
     .option("--no-playground", "serve no page at /")
     .option("--log-prompts", "put prompts into the log")

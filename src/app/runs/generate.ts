@@ -1,6 +1,7 @@
 /** `nautilus generate`: prompts in, text out as it is drawn. */
 import { readFileSync } from "node:fs";
 import { ConfigError, formatCount } from "../../base/index.ts";
+import type { QuantisedFormat } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import type { IndexedEvent, SamplingInput, TextRequest } from "../../infer/index.ts";
 import { openEngine } from "../api/openEngine.ts";
@@ -9,6 +10,7 @@ import type { OpenEngine } from "../api/openEngine.ts";
 /** The verb's options. */
 export interface GenerateCliOptions {
   model: string;
+  adapter?: string;
   prompt?: string[];
   maxTokens: number;
   temperature: number;
@@ -20,6 +22,7 @@ export interface GenerateCliOptions {
   stop?: string[];
   count: number;
   precision?: "f32" | "bf16";
+  quantise?: QuantisedFormat;
   tokenizer?: string;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
@@ -64,7 +67,9 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     device: options.device,
     threads: options.threads,
     precision: options.precision,
+    quantise: options.quantise,
     tokenizer: options.tokenizer,
+    adapter: options.adapter,
     maxSequences: Math.min(requests.length, 256),
   });
   await print(generateText(open.engine, open.tokenizer, requests), { requests, options, open });

@@ -3,7 +3,10 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { formatBytes, formatCount, readJson } from "../../base/index.ts";
 import { openCheckpoint } from "../../checkpoint/index.ts";
+import { quantisedFormats } from "../../device/index.ts";
+import type { QuantisedFormat } from "../../device/index.ts";
 import {
+  adapterMemory,
   cacheBytesPerToken,
   checkpointConfig,
   countParameters,
@@ -11,6 +14,7 @@ import {
   modelPresetNames,
   parseModelConfig,
   operationsPerToken,
+  parameterSpecs,
   servingMemory,
   trainingMemory,
 } from "../../models/index.ts";
@@ -69,12 +73,40 @@ const methods: readonly Method[] = [
 ];
 
 const gibibyte = 2 ** 30;
+const quantisedFormatNames = Object.keys(quantisedFormats) as QuantisedFormat[];
+/** Rank of the QLoRA run that is estimated, on every matrix of the blocks. */
+const qloraRank = 16;
+
+/** Numbers of low-rank factors of `rank` beside every matrix of the blocks. */
+function countLowRank(config: DecoderConfig, rank: number): number {
+  const matrices = parameterSpecs(config).filter(
+    ({ name, shape }) => shape.length === 2 && name.startsWith("layers."),
+  );
+  return matrices.reduce((total, { shape }) => total + rank * (shape[0] + shape[1]), 0);
+}
 
 function describe(config: DecoderConfig, sequenceLength: number) {
   return {
     parameters: countParameters(config),
     sequenceLength,
     operationsPerToken: operationsPerToken(config, sequenceLength),
+    quantised: Object.fromEntries(
+      quantisedFormatNames.map((format) => [
+        format,
+        { servingBytes: servingMemory(config, "bf16", 0, format) },
+      ]),
+    ),
+    qlora: adapterMemory(config, {
+      dtype: "bf16",
+      gradientDtype: "f32",
+      moments: "f32",
+      recompute: "block",
+      quantise: "nf4",
+      rank: qloraRank,
+      numTrained: countLowRank(config, qloraRank),
+      numRows: sequenceLength,
+      chunkBytes: gibibyte / 4,
+    }),
     weights: { bf16Bytes: servingMemory(config, "bf16", 0), f32Bytes: servingMemory(config, "f32", 0) },
     cacheBytesPerToken: cacheBytesPerToken(config, "bf16"),
     training: methods.map((method) => ({
@@ -131,6 +163,16 @@ export async function printModelInfo(
     [
       "weights",
       `${formatBytes(info.weights.bf16Bytes)} in bf16, ${formatBytes(info.weights.f32Bytes)} in f32`,
+    ],
+    [
+      "quantised",
+      quantisedFormatNames
+        .map((format) => `${formatBytes(info.quantised[format].servingBytes)} in ${format}`)
+        .join(", "),
+    ],
+    [
+      "QLoRA",
+      `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} on every matrix, ${sequenceLength} tokens, blocks made again`,
     ],
     ["cache", `${formatBytes(info.cacheBytesPerToken)} per token in bf16`],
     [

@@ -21,7 +21,7 @@ import type { ModelCheckpoint, TensorSource } from "../../checkpoint/index.ts";
 import type { Device } from "../../device/index.ts";
 import { checkpointConfig, loadCheckpointModel, servingMemory } from "../../models/index.ts";
 import type { Decoder, DecoderConfig } from "../../models/index.ts";
-import type { Context } from "../../tensor/index.ts";
+import type { Context, QuantisedFormat } from "../../tensor/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
@@ -43,6 +43,8 @@ export interface OpenModel extends Disposable {
 export interface OpenModelOptions {
   /** dtype of the weights on the device; by default what the checkpoint has, 16-bit floats as bf16. */
   precision?: "f32" | "bf16" | undefined;
+  /** Holds the blocks' matrices in 8 or 4 bits. */
+  quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
 }
@@ -84,7 +86,7 @@ function pulledModel(name: string): string | undefined {
 export async function openModel(
   context: Context,
   path: string,
-  { precision, tokenizer: tokenizerPath }: OpenModelOptions = {},
+  { precision, quantise, tokenizer: tokenizerPath }: OpenModelOptions = {},
 ): Promise<OpenModel> {
   using checkpoint = await openCheckpoint(findModel(path));
   const files = tokenizerFolder(checkpoint, tokenizerPath);
@@ -93,11 +95,11 @@ export async function openModel(
     const config = checkpointConfig(checkpoint);
     const dtype = precision ?? storedPrecision(checkpoint);
     expectVocabulary(config, tokenizer, path);
-    expectRoom(context.device, config, { dtype, path });
+    expectRoom(context.device, config, { dtype, quantise, path });
     if (config.positionLimit !== undefined)
       note(`${path}: up to ${config.maxPositions} tokens, because ${config.positionLimit}`);
     const weights = showingProgress(checkpoint.weights);
-    const decoder = loadCheckpointModel(context, { ...checkpoint, weights }, dtype);
+    const decoder = loadCheckpointModel(context, { ...checkpoint, weights }, { dtype, quantise });
     const dispose = (): void => {
       decoder.dispose();
       files[Symbol.dispose]();
@@ -118,23 +120,25 @@ function storedPrecision({ weights }: ModelCheckpoint): "f32" | "bf16" {
 function expectRoom(
   device: Device,
   config: DecoderConfig,
-  { dtype, path }: { dtype: "f32" | "bf16"; path: string },
+  { dtype, quantise, path }: { dtype: "f32" | "bf16"; quantise: QuantisedFormat | undefined; path: string },
 ): void {
   const { freeBytes, reservedBytes, liveBytes } = device.memory();
   if (freeBytes === undefined) return;
   const [neededBytes, availableBytes] = [
-    servingMemory(config, dtype, 0),
+    servingMemory(config, dtype, 0, quantise),
     freeBytes + reservedBytes - liveBytes,
   ];
   if (neededBytes <= availableBytes) return;
   throw new OutOfMemoryError(
     "model",
-    `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${dtype}, got ${formatBytes(availableBytes)}`,
+    `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${quantise ?? dtype}, got ${formatBytes(availableBytes)}`,
     {
       hint:
         dtype === "f32"
           ? "halve it with --precision bf16"
-          : "take a smaller model, or a device with more memory",
+          : quantise === undefined
+            ? "quarter it with --quantise nf4"
+            : "take a smaller model, or a device with more memory",
       fields: { neededBytes, availableBytes },
     },
   );

@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ConfigError, note, readText } from "../../base/index.ts";
+import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import { openEngine } from "../api/openEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
@@ -32,6 +33,7 @@ export interface ServeCliOptions {
   maxContext?: number;
   cacheTokens?: number;
   precision?: "f32" | "bf16";
+  quantise?: QuantisedFormat;
   playground: boolean;
   logPrompts?: boolean;
   logLevel: "silent" | "error" | "warn" | "info" | "debug";
@@ -47,9 +49,18 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   const models: ServedModel[] = [];
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
-    const { maxBatch: maxSequences, maxContext, cacheTokens, precision, device, threads } = options;
+    const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
     const opened = engines.use(
-      await openEngine({ model, maxSequences, maxContext, cacheTokens, precision, device, threads }),
+      await openEngine({
+        model,
+        maxSequences,
+        maxContext,
+        cacheTokens,
+        precision,
+        quantise,
+        device,
+        threads,
+      }),
     );
     models.push(servedModel(names[i], opened));
   }

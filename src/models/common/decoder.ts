@@ -16,6 +16,7 @@ import {
   normalise,
   pagedSelfAttention,
   ParameterStore,
+  QuantisedWeight,
   recomputed,
   rotaryTable,
   selfAttention,
@@ -28,6 +29,7 @@ import type {
   PagedBatch,
   PagedLayerCache,
   Parameter,
+  QuantisedFormat,
   RotaryTable,
   Tensor,
   TokenLossOptions,
@@ -49,7 +51,7 @@ import {
   finalNormGainName,
   headName,
   layerNames,
-  parameterSpecs,
+  splitSpecs,
   positionsName,
 } from "./specs.ts";
 
@@ -69,6 +71,8 @@ export interface DecoderOptions {
   dtype: FloatDtype;
   /** dtype of the gradients; absent for inference. */
   gradientDtype?: FloatDtype | undefined;
+  /** Holds the blocks' matrices in 8 or 4 bits, frozen. Embedding, head, norms and biases keep `dtype`. */
+  quantise?: QuantisedFormat | undefined;
 }
 
 export interface ForwardOptions {
@@ -101,6 +105,8 @@ export class Decoder implements Disposable {
   readonly config: DecoderConfig;
   readonly dtype: FloatDtype;
   readonly parameters: ParameterStore;
+  /** Matrices that are quantised, by their names; empty for a model in floats. */
+  readonly quantised: ReadonlyMap<string, QuantisedWeight>;
   readonly rotary: RotaryTable | undefined;
   readonly #layers: readonly LayerWeights[];
   readonly #finalNorm: NormWeights;
@@ -108,10 +114,17 @@ export class Decoder implements Disposable {
   #adapter: DecoderAdapter | undefined;
 
   /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
-  constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype }: DecoderOptions) {
+  constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype, quantise }: DecoderOptions) {
     this.config = config;
     this.dtype = dtype;
-    this.parameters = new ParameterStore(context.device, parameterSpecs(config), { dtype, gradientDtype });
+    const { dense, quantised } = splitSpecs(config, quantise);
+    this.parameters = new ParameterStore(context.device, dense, { dtype, gradientDtype });
+    this.quantised = new Map(
+      quantised.map(({ name, shape, format }) => [
+        name,
+        new QuantisedWeight(context.device, shape, { format }),
+      ]),
+    );
     this.rotary =
       config.rotary &&
       rotaryTable(context, {
@@ -133,7 +146,10 @@ export class Decoder implements Disposable {
     const projection = (site: ProjectionPlace["site"]): Projection =>
       new Projection(
         { layer, site },
-        { weight: this.parameters.get(names[site]), bias: this.parameters.find(names[`${site}Bias`]) },
+        {
+          weight: this.quantised.get(names[site]) ?? this.parameters.get(names[site]),
+          bias: this.parameters.find(names[`${site}Bias`]),
+        },
       );
     return {
       attentionNorm: this.#normWeights(names.attentionNormGain, names.attentionNormBias),
@@ -319,6 +335,7 @@ export class Decoder implements Disposable {
 
   dispose(): void {
     this.parameters.dispose();
+    for (const weight of this.quantised.values()) weight.dispose();
     this.rotary?.cosSin.dispose();
   }
 

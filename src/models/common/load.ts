@@ -1,13 +1,14 @@
 /**
  * Weights out of a checkpoint of any format into a decoder's arenas. Tensors are read a piece at a time, straight to their place, so
- * that beside the model itself a few megabytes are held; other float formats are converted on the device, piece by piece.
+ * that beside the model itself a few megabytes are held; other float formats are converted on the device, piece by piece. A matrix to be
+ * quantised is held whole in the model's dtype, one at a time.
  */
-import { decodeValues, dtypeBytes, encodeValues } from "../../base/index.ts";
+import { decodeValues, dtypeBytes, encodeValues, invariant } from "../../base/index.ts";
 import { storedDtypeBytes, tensorPieces, transposeBytes } from "../../checkpoint/index.ts";
 import type { TensorSource } from "../../checkpoint/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
-import type { ModelFamily } from "./family.ts";
+import type { ModelFamily, WeightSlice } from "./family.ts";
 import { isFloat, matchTensors } from "./match.ts";
 
 /** Elements converted at a time: long enough for a GPU, short enough for the cache of a core. */
@@ -21,17 +22,32 @@ export function readWeights(
   context: Context,
   { family, decoder, source }: { family: ModelFamily; decoder: Decoder; source: TensorSource },
 ): void {
+  const quantised = new Map<string, [string, WeightSlice][]>();
   for (const [stored, slice] of matchTensors(family, decoder.config, source)) {
-    const tensor = decoder.parameters
-      .get(slice.parameter)
-      .rows(slice.rowStart, slice.rowStart + slice.numRows);
-    try {
-      if (slice.isTransposed === true) fillTransposed(tensor, source, stored);
-      else fill(context, tensor, { source, name: stored });
-    } finally {
-      tensor.dispose();
-    }
+    if (decoder.quantised.has(slice.parameter)) {
+      quantised.set(slice.parameter, [...(quantised.get(slice.parameter) ?? []), [stored, slice]]);
+    } else fillSlice(context, decoder.parameters.get(slice.parameter), { source, stored, slice });
   }
+  for (const [parameter, slices] of quantised) {
+    const weight = decoder.quantised.get(parameter);
+    invariant(weight !== undefined, `quantised parameter ${parameter}`);
+    context.scope(() => {
+      const dense = context.empty(weight.shape, decoder.dtype);
+      for (const [stored, slice] of slices) fillSlice(context, dense, { source, stored, slice });
+      weight.assign(context, dense);
+    });
+  }
+}
+
+/** Fills the rows of `whole` that a slice names. */
+function fillSlice(
+  context: Context,
+  whole: Tensor,
+  { source, stored, slice }: { source: TensorSource; stored: string; slice: WeightSlice },
+): void {
+  using tensor = whole.rows(slice.rowStart, slice.rowStart + slice.numRows);
+  if (slice.isTransposed === true) fillTransposed(tensor, source, stored);
+  else fill(context, tensor, { source, name: stored });
 }
 
 function fill(

@@ -7,9 +7,12 @@
 import { dtypeBytes } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
 import { qkvWidth } from "../../tensor/index.ts";
-import type { RecomputePolicy } from "../../tensor/index.ts";
+import type { QuantisedFormat, RecomputePolicy } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
-import { countMatmulParameters, countParameters } from "./specs.ts";
+import { projectionSites } from "./projection.ts";
+import { countMatmulParameters, countParameters, largestDequantisedBytes, weightBytes } from "./specs.ts";
+
+const projectionsPerLayer = projectionSites.length;
 
 export interface TrainingMemoryOptions {
   dtype: FloatDtype;
@@ -69,17 +72,40 @@ export function trainingMemory(config: DecoderConfig, options: TrainingMemoryOpt
   const gradients = numParameters * dtypeBytes(options.gradientDtype);
   const needsMaster = options.master && options.dtype !== "f32";
   const optimizer = numParameters * (2 * dtypeBytes(options.moments) + (needsMaster ? 4 : 0));
+  const { activations, logits } = passMemory(config, options);
+  const total = parameters + gradients + optimizer + activations + logits;
+  return { parameters, gradients, optimizer, activations, logits, total };
+}
+
+/**
+ * Activations of an adapter's step that makes its blocks again, at the peak: in one block's backward pass, when what the head needed is gone.
+ * There is one gradient as wide as the feed-forward layer beside what the block keeps: each is freed as the next is made.
+ */
+function blockwiseActivations(
+  config: DecoderConfig,
+  { dtype, numRows }: Pick<TrainingMemoryOptions, "dtype" | "numRows">,
+): number {
+  const { width, ffnWidth, numLayers, isGated } = config;
+  const streams = numLayers * keptPerRow(config, { dtype, recompute: "block" });
+  const block = keptPerRow(config, { dtype, recompute: "none" });
+  const passing = (3 * width + (isGated ? 2 * ffnWidth : ffnWidth)) * dtypeBytes(dtype);
+  return numRows * (streams + block + passing);
+}
+
+/** What a forward and a backward pass hold beside weights and their gradients. */
+function passMemory(
+  config: DecoderConfig,
+  options: Pick<TrainingMemoryOptions, "dtype" | "recompute" | "numRows" | "chunkBytes">,
+): { activations: number; logits: number } {
   const { numRows } = options;
   const layers = config.numLayers * keptPerRow(config, options) + workingPerRow(config, options);
   const ends = 4 * config.width * dtypeBytes(options.dtype);
-  const activations = numRows * (layers + ends);
   const logitsOfAll = numRows * config.vocabSize * dtypeBytes(options.dtype);
   const logits = Math.min(
     logitsOfAll,
     Math.max(options.chunkBytes, config.vocabSize * dtypeBytes(options.dtype)),
   );
-  const total = parameters + gradients + optimizer + activations + logits;
-  return { parameters, gradients, optimizer, activations, logits, total };
+  return { activations: numRows * (layers + ends), logits };
 }
 
 /** Bytes of keys and values per token of context. */
@@ -87,9 +113,38 @@ export function cacheBytesPerToken(config: DecoderConfig, dtype: FloatDtype): nu
   return 2 * config.numLayers * config.numKvHeads * config.headDim * dtypeBytes(dtype);
 }
 
-/** Bytes to serve `numTokens` of context in all. */
-export function servingMemory(config: DecoderConfig, dtype: FloatDtype, numTokens: number): number {
-  return countParameters(config) * dtypeBytes(dtype) + numTokens * cacheBytesPerToken(config, dtype);
+/** Bytes to serve `numTokens` of context in all; with quantised blocks, one matrix made whole for a prompt counts too. */
+export function servingMemory(
+  config: DecoderConfig,
+  dtype: FloatDtype,
+  numTokens: number,
+  format?: QuantisedFormat,
+): number {
+  const weights = weightBytes(config, dtype, format) + largestDequantisedBytes(config, dtype, format);
+  return weights + numTokens * cacheBytesPerToken(config, dtype);
+}
+
+export interface AdapterMemoryOptions extends Omit<TrainingMemoryOptions, "master"> {
+  /** Numbers that are trained. */
+  numTrained: number;
+  /** R: the sum of the ranks at one projection, for what low-rank additions keep. */
+  rank: number;
+  quantise?: QuantisedFormat | undefined;
+}
+
+/** Peak memory of training an adapter beside a frozen base (LoRA, QLoRA) with one micro-batch under way. */
+export function adapterMemory(config: DecoderConfig, options: AdapterMemoryOptions): TrainingMemory {
+  const { dtype, gradientDtype, moments, numTrained, quantise, rank, recompute } = options;
+  const parameters = weightBytes(config, dtype, quantise) + numTrained * dtypeBytes(dtype);
+  const gradients = numTrained * dtypeBytes(gradientDtype);
+  const optimizer = numTrained * 2 * dtypeBytes(moments);
+  const numKeeping = recompute === "block" ? 1 : config.numLayers;
+  const lowRank = options.numRows * numKeeping * projectionsPerLayer * rank * dtypeBytes(dtype);
+  const { logits, ...pass } = passMemory(config, options);
+  const activations = recompute === "block" ? blockwiseActivations(config, options) : pass.activations;
+  const whole = largestDequantisedBytes(config, dtype, quantise);
+  const total = parameters + gradients + optimizer + activations + lowRank + whole + logits;
+  return { parameters, gradients, optimizer, activations: activations + lowRank + whole, logits, total };
 }
 
 /** Floating-point operations per token, a multiply-add counted as two; causal attention counted once. */

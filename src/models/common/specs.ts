@@ -1,7 +1,8 @@
 /** The parameters of a decoder, their shapes and how they begin: the one list that counting, allocating and loading share. */
-import { numElements } from "../../base/index.ts";
-import { qkvWidth } from "../../tensor/index.ts";
-import type { Initializer, ParameterSpec } from "../../tensor/index.ts";
+import { dtypeBytes, numElements } from "../../base/index.ts";
+import type { FloatDtype } from "../../base/index.ts";
+import { quantisedBytes, qkvWidth } from "../../tensor/index.ts";
+import type { Initializer, ParameterSpec, QuantisedFormat } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
 
 /** Names of one layer's parameters. */
@@ -79,6 +80,29 @@ export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
   ];
 }
 
+/** A matrix that is held in another form than its model's dtype. */
+export interface QuantisedSpec extends ParameterSpec {
+  format: QuantisedFormat;
+}
+
+/**
+ * The parameters of a model whose blocks' matrices are quantised: those in floats, and the others. Embedding and head stay in floats, as
+ * QLoRA leaves them: an error there is an error of every token, and the loss reads the head in pieces of its own.
+ */
+export function splitSpecs(
+  config: DecoderConfig,
+  format: QuantisedFormat | undefined,
+): { dense: ParameterSpec[]; quantised: QuantisedSpec[] } {
+  const specs = parameterSpecs(config);
+  if (format === undefined) return { dense: specs, quantised: [] };
+  const isBlockMatrix = ({ name, shape }: ParameterSpec): boolean =>
+    shape.length === 2 && name.startsWith("layers.");
+  return {
+    dense: specs.filter((spec) => !isBlockMatrix(spec)),
+    quantised: specs.filter(isBlockMatrix).map((spec) => ({ ...spec, format })),
+  };
+}
+
 /** Parameters in all. */
 export function countParameters(config: DecoderConfig): number {
   return parameterSpecs(config).reduce((total, { shape }) => total + numElements(shape), 0);
@@ -91,4 +115,21 @@ export function countMatmulParameters(config: DecoderConfig): number {
       shape.length === 2 && name !== positionsName && (name !== embeddingName || config.tiesEmbeddings),
   );
   return matrices.reduce((total, { shape }) => total + numElements(shape), 0);
+}
+
+/** Bytes of a model's weights on a device, as its arenas and quantised matrices hold them. */
+export function weightBytes(config: DecoderConfig, dtype: FloatDtype, format?: QuantisedFormat): number {
+  const { dense, quantised } = splitSpecs(config, format);
+  const floats = dense.reduce((total, { shape }) => total + numElements(shape), 0) * dtypeBytes(dtype);
+  return quantised.reduce((total, spec) => total + quantisedBytes(spec.shape, spec), floats);
+}
+
+/** Bytes of the largest quantised matrix in floats: what a product of many rows makes for its length. */
+export function largestDequantisedBytes(
+  config: DecoderConfig,
+  dtype: FloatDtype,
+  format: QuantisedFormat | undefined,
+): number {
+  const sizes = splitSpecs(config, format).quantised.map(({ shape }) => numElements(shape));
+  return Math.max(0, ...sizes) * dtypeBytes(dtype);
 }
