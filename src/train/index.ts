@@ -18,6 +18,8 @@ export { batchOf, TuningRows } from "./tuning/data.ts";
 export type { TuningBatchOptions } from "./tuning/data.ts";
 export { pairLoss, unpairedLoss } from "./tuning/objective.ts";
 export type { PairScores, PreferenceObjective } from "./tuning/objective.ts";
+export { defineTune, parseTuneRecipe, preferenceObjective, tuningRate } from "./tuning/recipe.ts";
+export type { TuneRecipe, TuneRecipeInput } from "./tuning/recipe.ts";
 export { PreferenceStep } from "./tuning/preferenceStep.ts";
 export type { PreferenceMeasures } from "./tuning/preferenceStep.ts";
 export type { PreferenceRows } from "./tuning/rows.ts";

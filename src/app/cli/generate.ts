@@ -19,6 +19,7 @@ export function registerGenerate(program: Command): void {
       "--model <folder>",
       "a run, one of its checkpoints, a pulled org/name, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
     )
+    .option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run")
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
@@ -31,6 +32,11 @@ export function registerGenerate(program: Command): void {
     )
     .option("--min-p <share>", "drop tokens less likely than this share of the likeliest", realNumber(0), 0)
     .option("--repetition-penalty <factor>", "1 is off", realNumber(0), 1)
+    .option("--presence-penalty <value>", "taken off tokens that were drawn before", realNumber(), 0)
+    .option("--frequency-penalty <value>", "taken off for each time a token was drawn", realNumber(), 0)
+    .option("--min-tokens <count>", "tokens before the text may end", wholeNumber(0), 0)
+    .option("--regex <pattern>", "write only what matches this regular expression as a whole")
+    .option("--json-schema <file>", "write only JSON that is valid under this schema")
     .option("--seed <number>", "the same seed draws the same tokens", wholeNumber(0), 0)
     .option("--stop <text>", "end at this text (repeatable)", collect)
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)

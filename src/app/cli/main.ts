@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { NautilusError, messageOf } from "../../base/index.ts";
+import { registerAdapter } from "./adapter.ts";
 import { registerBench } from "./bench.ts";
 import { registerConvert } from "./convert.ts";
 import { registerData } from "./data.ts";
@@ -15,9 +16,11 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerQuery } from "./query.ts";
 import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
+import { registerTune } from "./tune.ts";
 
 function version(): string {
   const text = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
@@ -37,10 +40,13 @@ function buildProgram(): Command {
   for (const register of [
     registerDemo,
     registerTrain,
+    registerTune,
+    registerAdapter,
     registerGenerate,
     registerEval,
     registerServe,
     registerPull,
+    registerQuery,
     registerTokenizer,
     registerData,
     registerModel,
@@ -55,8 +61,12 @@ function buildProgram(): Command {
   return program;
 }
 
+const interruptedExitCode = 130;
+
 function report(error: unknown, isDebugging: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  // Ctrl-C: the verb has said what becomes of its work.
+  if (error instanceof Error && error.name === "AbortError") return interruptedExitCode;
   if (isDebugging && error instanceof Error) process.stderr.write(`${error.stack ?? error.message}\n`);
   else process.stderr.write(`error: ${messageOf(error)}\n`);
   if (error instanceof NautilusError) return error.exitCode;

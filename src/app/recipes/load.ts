@@ -9,10 +9,16 @@ import type { Recipe } from "../../train/index.ts";
 
 /** Reads and checks a recipe. Throws ConfigError, FileError. */
 export async function loadRecipe(path: string, assignments: readonly string[] = []): Promise<Recipe> {
-  const written = await readRecipe(path);
-  return parseRecipe(
-    assignments.reduce((recipe: unknown, assignment) => withAssignment(recipe, assignment), written),
-  );
+  return parseRecipe(await loadRecipeValue(path, assignments));
+}
+
+/** A recipe of any kind before its check; without a path, the assignments alone. Throws ConfigError, FileError. */
+export async function loadRecipeValue(
+  path: string | undefined,
+  assignments: readonly string[] = [],
+): Promise<unknown> {
+  const written = path === undefined ? {} : await readRecipe(path);
+  return assignments.reduce((recipe: unknown, assignment) => withAssignment(recipe, assignment), written);
 }
 
 async function readRecipe(path: string): Promise<unknown> {

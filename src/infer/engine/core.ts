@@ -45,6 +45,8 @@ export interface EngineCoreOptions {
   /** Compiles constrained output; without one it is refused. */
   constraints?: ConstraintCompiler | undefined;
   adapters?: AdapterSlots | undefined;
+  /** Ids before every prompt: virtual tokens of the adapter that the decoder has on. */
+  promptPrefix?: readonly number[] | undefined;
   /** Frees what lies under the runner. */
   release?: (() => void) | undefined;
 }
@@ -116,7 +118,9 @@ export class EngineCore implements Engine {
     this.#assertUsable();
     const { info, tokenizer, endTokens } = this.#options;
     checkRequest(request, info);
-    const { prompt, sampling, adapter } = request;
+    const { sampling, adapter } = request;
+    const { promptPrefix = [] } = this.#options;
+    const prompt = promptPrefix.length === 0 ? request.prompt : [...promptPrefix, ...request.prompt];
     const ends = sampling.stopAtEnd ? [...new Set([...endTokens, ...(request.endTokens ?? [])])] : [];
     const constraint = request.constraint && this.#compile(request.constraint).start(ends);
     const state = new RequestState(request, { tokenizer, endTokens: ends, constraint });
@@ -133,10 +137,10 @@ export class EngineCore implements Engine {
       receiver: state,
     };
     const end = task.outputs === undefined ? 0 : prompt.length - 1;
-    const begin = (request.promptLogprobsFrom ?? 1) - 1;
+    const begin = promptPrefix.length + (request.promptLogprobsFrom ?? 1) - 1;
     const sequence = this.#start(task, {
       prompt,
-      maxNewTokens: Math.max(0, Math.min(sampling.maxTokens, info.maxContext - prompt.length)),
+      maxNewTokens: Math.max(0, Math.min(sampling.maxTokens, info.maxContext - request.prompt.length)),
       priority: request.priority ?? 0,
       salt: adapter === undefined ? "" : (this.#adapters.saltOf?.(adapter) ?? adapter),
       outputs: begin < end ? { begin, end } : undefined,

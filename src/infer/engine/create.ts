@@ -29,6 +29,8 @@ export interface EngineOptions {
   /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
   warmsUp?: boolean | undefined;
   adapters?: AdapterSlots | undefined;
+  /** Virtual tokens before every prompt, of the adapter that the decoder has on; the context is shorter by them. */
+  numVirtualTokens?: number | undefined;
   /** Frees what lies under the engine when it is disposed. */
   release?: (() => void) | undefined;
 }
@@ -38,7 +40,7 @@ export const defaultBlockSize = 16;
 
 /** Allocates the cache. Throws OutOfMemoryError, ConfigError. */
 export function createEngine(context: Context, decoder: Decoder, options: EngineOptions): EngineCore {
-  const { tokenizer, blockSize = defaultBlockSize, cacheTokens } = options;
+  const { tokenizer, blockSize = defaultBlockSize, cacheTokens, numVirtualTokens = 0 } = options;
   const { config } = decoder;
   const numBlocks = Math.floor(cacheTokens / blockSize);
   if (numBlocks < 1) {
@@ -74,7 +76,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     runner,
     tokenizer,
     info: {
-      maxContext,
+      maxContext: maxContext - numVirtualTokens,
       vocabSize: numTokens,
       width: config.width,
       numParameters: countParameters(config),
@@ -86,6 +88,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     endTokens: options.endTokens,
     constraints,
     adapters: options.adapters,
+    promptPrefix: Array.from({ length: numVirtualTokens }, (_, i) => config.vocabSize + i),
     release: options.release,
   });
 }

@@ -24,6 +24,8 @@ export class TuningRows implements TrainingData {
   readonly #options: TuningBatchOptions;
   /** Examples of each row, before they are shuffled. */
   readonly #rows: readonly (readonly number[])[];
+  /** Log-probabilities under the reference by example, where they were made before. */
+  readonly #reference = new Map<TuningExample, readonly number[]>();
   #order: { epoch: number; rows: readonly number[] } | undefined;
 
   constructor(examples: readonly TuningExample[], options: TuningBatchOptions) {
@@ -46,17 +48,32 @@ export class TuningRows implements TrainingData {
       const row = this.#orderOf(Math.floor(sample / this.rowsPerEpoch))[sample % this.rowsPerEpoch];
       for (const index of this.#rows[row]) examples.push(this.#examples[index]);
     }
-    return batchOf(examples, this.#options);
+    return this.#batchOf(examples);
+  }
+
+  /** Measures every example once under the reference; batches carry it from then on. For pairs: KTO's mismatched texts depend on the batch. */
+  precomputeReference(measure: (batch: HostBatch) => Float64Array, numSequences: number): void {
+    for (let first = 0; first < this.#examples.length; first += numSequences) {
+      const examples = this.#examples.slice(first, first + numSequences);
+      if (examples[0].kind !== "preference") return;
+      const measured = measure(batchOf(examples, this.#options));
+      for (const [index, example] of examples.entries())
+        this.#reference.set(example, [measured[2 * index], measured[2 * index + 1]]);
+    }
+  }
+
+  #batchOf(examples: readonly TuningExample[]): HostBatch {
+    const batch = batchOf(examples, this.#options);
+    const known = examples.flatMap((example) => this.#reference.get(example) ?? []);
+    if (batch.preference === undefined || known.length === 0) return batch;
+    return { ...batch, preference: { ...batch.preference, reference: Float64Array.from(known) } };
   }
 
   /** Every row once, in order. */
   *all(numSequences: number): Generator<HostBatch> {
     for (let first = 0; first < this.#rows.length; first += numSequences) {
       const rows = this.#rows.slice(first, first + numSequences);
-      yield batchOf(
-        rows.flatMap((row) => row.map((index) => this.#examples[index])),
-        this.#options,
-      );
+      yield this.#batchOf(rows.flatMap((row) => row.map((index) => this.#examples[index])));
     }
   }
 
