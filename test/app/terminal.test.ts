@@ -68,6 +68,29 @@ describe("Ctrl-C leaves nothing half-written, exit code 130", () => {
   });
 });
 
+it("Ctrl-C while train prepares its data leaves no part of it", async () => {
+  const recipe = {
+    run: "run",
+    model: { preset: "nemotron-tiny" },
+    tokenizer: { vocabSize: 8000 },
+    data: { train: [{ source: { kind: "json-lines", paths: "large.jsonl" } }] },
+    sequenceLength: 32,
+    totalTokens: 1024,
+    batchTokens: 256,
+    microBatchSequences: 4,
+    device: "cpu",
+  };
+  writeFileSync(join(folder, "recipe.json"), JSON.stringify(recipe));
+  const { child, result } = run("train", "recipe.json");
+  child.stderr?.once("data", () => child.kill("SIGINT"));
+  const { code, stderr } = await result;
+  expect(stderr).toContain("stopping; what is prepared in whole stays");
+  expect(stderr).not.toContain("error");
+  expect(code).toBe(130);
+  const left = readdirSync(join(folder, "run"), { recursive: true }).map(String);
+  expect(left.filter((name) => /part|bin|idx/.test(name))).toEqual([]);
+});
+
 /** Sends SIGINT when the verb shows its first progress, and compares the folder with what it was. */
 async function interrupt(args: readonly string[]): Promise<void> {
   const before = readdirSync(folder).sort();

@@ -16,6 +16,7 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerQuery } from "./query.ts";
 import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
@@ -45,6 +46,7 @@ function buildProgram(): Command {
     registerEval,
     registerServe,
     registerPull,
+    registerQuery,
     registerTokenizer,
     registerData,
     registerModel,
