@@ -4,7 +4,6 @@
  */
 import { ConfigError, dtypeBytes, encodeValues } from "../../base/index.ts";
 import type { Dtype, Shape } from "../../base/index.ts";
-import type { Device } from "../../device/index.ts";
 import { linear, Storage, Tensor } from "../../tensor/index.ts";
 import type { Context } from "../../tensor/index.ts";
 import type { Decoder } from "../common/decoder.ts";
@@ -33,7 +32,7 @@ interface ModuleSlots {
   scales: Tensor;
 }
 
-function zeros(device: Device, shape: Shape, dtype: Dtype): Tensor {
+function zeros(device: Context["device"], shape: Shape, dtype: Dtype): Tensor {
   const numBytes = shape.reduce((total, length) => total * length, dtypeBytes(dtype));
   const y = new Tensor(new Storage(device.allocate(numBytes)), { shape, dtype });
   device.run("fill", { y, numElements: y.numElements, value: 0 });
