@@ -27,7 +27,7 @@ export interface EngineSettings {
   adapter?: string | undefined;
   /** Longest prompt and answer together; by default the model's. */
   maxContext?: number | undefined;
-  /** Tokens of context that the cache holds, all sequences together; by default what memory allows. */
+  /** Tokens of context that the cache holds, all sequences together; by default what memory allows, on the CPU at most 1 GiB. */
   cacheTokens?: number | undefined;
   blockSize?: number | undefined;
   /** Sequences that run at once. Default 256. */
@@ -51,8 +51,9 @@ export interface OpenEngine extends AsyncDisposable {
 
 /** Share of the memory that is left after the weights, for the cache: working memory needs some. */
 const cacheShare = 0.8;
-/** On the CPU memory is everybody's. */
+/** On the CPU memory is everybody's: a small share of it, and no more than this unasked. */
 const cpuCacheShare = 0.25;
+const mostCpuCacheBytes = 2 ** 30;
 
 /**
  * The device is closed with the engine; one given as `on` stays its owner's. Throws CheckpointError, ConfigError, TokenizerError,
@@ -105,8 +106,9 @@ function affordableTokens(device: Device, decoder: Decoder, settings: EngineSett
   const { maxSequences = 256, blockSize = defaultBlockSize } = settings;
   const maxContext = Math.min(settings.maxContext ?? Infinity, decoder.config.maxPositions);
   const { freeBytes = 2 ** 30 } = device.memory();
-  const share = device.kind === "cuda" ? cacheShare : cpuCacheShare;
-  const affordable = Math.floor((share * freeBytes) / cacheBytesPerToken(decoder.config, decoder.dtype));
+  const cacheBytes =
+    device.kind === "cuda" ? cacheShare * freeBytes : Math.min(mostCpuCacheBytes, cpuCacheShare * freeBytes);
+  const affordable = Math.floor(cacheBytes / cacheBytesPerToken(decoder.config, decoder.dtype));
   const wanted = maxSequences * maxContext;
   const onePlace = Math.ceil(maxContext / blockSize) * blockSize;
   return Math.max(onePlace, Math.min(affordable, wanted));

@@ -1,11 +1,11 @@
 /** `nautilus serve`: opens engines, starts the server, and ends both in order. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { ConfigError, note, readText } from "../../base/index.ts";
+import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
 import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
-import { openEngine } from "../api/openEngine.ts";
+import { openThreadedEngine } from "../api/openThreadedEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
 import type { ServerOptionsInput } from "../server/options.ts";
 import { ServedModels } from "../server/servedModel.ts";
@@ -52,18 +52,10 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
-    const opened = engines.use(
-      await openEngine({
-        model,
-        maxSequences,
-        maxContext,
-        cacheTokens,
-        precision,
-        quantise,
-        device,
-        threads,
-      }),
-    );
+    const settings = { model, maxSequences, maxContext, cacheTokens, precision, quantise, device, threads };
+    const onCrash = (error: unknown): void =>
+      note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);
+    const opened = engines.use(await openThreadedEngine(settings, onCrash));
     models.push(servedModel(names[i], opened));
   }
   const pages = options.playground ? await ensurePages() : undefined;
