@@ -5,5 +5,7 @@ export { Context } from "./tensor/index.ts";
 export { Decoder, loadModelFolder } from "./models/index.ts";
 export { defineRecipe } from "./train/index.ts";
 export type { Recipe, RecipeInput } from "./train/index.ts";
+export { NemoQuery } from "./app/client/index.ts";
+export type { NemoQueryOptions, QueryLlmOptions, QueryStreamOptions } from "./app/client/index.ts";
 export { load, LoadedModel } from "./app/api/load.ts";
 export type { GeneratedText, GenerateOptions, LoadOptions, ModelPrompt } from "./app/api/load.ts";

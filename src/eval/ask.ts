@@ -12,6 +12,20 @@ export interface AskOptions {
 export async function ask(
   model: LanguageModel,
   requests: readonly TaskRequest[],
+  options: AskOptions,
+): Promise<Answer[] | undefined> {
+  try {
+    return await askAll(model, requests, options);
+  } catch (error) {
+    // Models stop at the signal by throwing its reason, or what comes of a request that was cut.
+    if (options.signal?.aborted === true) return undefined;
+    throw error;
+  }
+}
+
+async function askAll(
+  model: LanguageModel,
+  requests: readonly TaskRequest[],
   { signal, onProgress }: AskOptions,
 ): Promise<Answer[] | undefined> {
   const answers: (Answer | undefined)[] = requests.map(() => undefined);

@@ -171,10 +171,11 @@ describe("the folder", () => {
     }
   });
 
-  it("comes from GGUF, torch files and runs too", async () => {
-    const name = readdirSync(fixture("checkpoint/gguf")).find((file) => file.endsWith(".gguf")) ?? "none";
-    await convert(fixture(`checkpoint/gguf/${name}`), at("from-gguf"), "--verify");
+  it("comes from GGUF, and from PyTorch files under the names of a model without head", async () => {
+    await convert(fixture("checkpoint/gguf/nemotron.gguf"), at("from-gguf"), "--verify");
     expect(existsSync(at("from-gguf", "config.json"))).toBe(true);
+    await convert(fixture("golden/gpt2-first"), at("from-torch"));
+    expect(await contents(at("from-torch"))).toEqual(await contents(fixture("golden/families/gpt2")));
   });
 });
 

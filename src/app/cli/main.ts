@@ -16,6 +16,7 @@ import { registerGenerate } from "./generate.ts";
 import { registerInspect } from "./inspect.ts";
 import { registerModel } from "./model.ts";
 import { registerPull } from "./pull.ts";
+import { registerQuery } from "./query.ts";
 import { registerServe } from "./serve.ts";
 import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
@@ -45,6 +46,7 @@ function buildProgram(): Command {
     registerEval,
     registerServe,
     registerPull,
+    registerQuery,
     registerTokenizer,
     registerData,
     registerModel,
@@ -59,8 +61,12 @@ function buildProgram(): Command {
   return program;
 }
 
+const interruptedExitCode = 130;
+
 function report(error: unknown, isDebugging: boolean): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  // Ctrl-C: the verb has said what becomes of its work.
+  if (error instanceof Error && error.name === "AbortError") return interruptedExitCode;
   if (isDebugging && error instanceof Error) process.stderr.write(`${error.stack ?? error.message}\n`);
   else process.stderr.write(`error: ${messageOf(error)}\n`);
   if (error instanceof NautilusError) return error.exitCode;

@@ -7,7 +7,7 @@ const environment = `
 Every other verb then takes the name: nautilus generate --model org/name.
 
 Variables, as Python's library has them:
-  HF_TOKEN         token for gated and private models (else the login of 'hf auth login')
+  HF_TOKEN         for gated and private models (else the login of 'hf')
   HF_HOME          home of cache and login (default: ~/.cache/huggingface)
   HF_HUB_CACHE     the cache alone
   HF_ENDPOINT      address of a mirror

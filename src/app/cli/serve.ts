@@ -1,4 +1,4 @@
-/** `nautilus serve`: models behind OpenAI's routes, with a playground. */
+/** `nautilus serve`: models behind OpenAI's routes and Triton's, with a playground. */
 import type { Command } from "commander";
 import { Option } from "commander";
 import type { ServeCliOptions } from "../runs/serve.ts";
@@ -15,11 +15,12 @@ import {
 export function registerServe(program: Command): void {
   program
     .command("serve")
-    .description("serve models over HTTP: OpenAI's routes, metrics, and a playground at /")
+    .description("serve models over HTTP: OpenAI's routes, Triton's, metrics, and a playground at /")
     .requiredOption("--model <folder>", "a run, a checkpoint or a model (repeatable)", collect)
     .option("--model-name <name>", "what clients call it, in the order of --model (repeatable)", collect)
     .option("--host <address>", "address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
     .option("--port <number>", "port of HTTP; 0 takes any free one", wholeNumber(0), 8000)
+    .option("--grpc-port <number>", "port of Triton's gRPC service (default: none is opened)", wholeNumber(0))
     .option("--api-key <key>", "let in only those who name it (repeatable; also NAUTILUS_API_KEY)", collect)
     .option(
       "--cors <origin>",

@@ -5,6 +5,7 @@ import { formatBytes, formatCount } from "../../base/index.ts";
 import { MegatronReader, prepareDataset, readStatistics } from "../../data/index.ts";
 import type { Source } from "../../data/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
+import { labelled } from "../terminal/columns.ts";
 import { ProgressLine } from "../terminal/progress.ts";
 import { stopSignal } from "../terminal/signals.ts";
 
@@ -75,7 +76,7 @@ export function inspectCommand(prefix: string, options: { tokenizer?: string; js
     if (options.json === true) process.stdout.write(`${JSON.stringify(info, undefined, 2)}\n`);
     else {
       process.stdout.write(
-        `${prefix}: ${info.documents} documents, ${info.tokens} tokens as ${info.dtype}\nfirst: ${first.join(" ")}\n`,
+        `${prefix}: ${info.documents} documents, ${info.tokens} tokens as ${info.dtype}\n${labelled("first: ", first.join(" "))}`,
       );
       if (text !== undefined) process.stdout.write(`${JSON.stringify(text)}\n`);
     }

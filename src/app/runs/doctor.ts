@@ -2,6 +2,7 @@
 import { formatBytes } from "../../base/index.ts";
 import { describeDevices } from "../../device/index.ts";
 import type { DeviceDescriptions } from "../../device/index.ts";
+import { labelled } from "../terminal/columns.ts";
 
 type Row = readonly [label: string, value: string];
 
@@ -52,5 +53,5 @@ export async function printDoctor(options: { json?: boolean }): Promise<void> {
     ...cpuRows(devices),
     ...cudaRows(devices),
   ];
-  for (const [label, value] of rows) process.stdout.write(`${label.padEnd(labelWidth)}${value}\n`);
+  for (const [label, value] of rows) process.stdout.write(labelled(label.padEnd(labelWidth), value));
 }

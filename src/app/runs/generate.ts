@@ -1,9 +1,9 @@
 /** `nautilus generate`: prompts in, text out as it is drawn. */
 import { readFileSync } from "node:fs";
-import { ConfigError, formatCount } from "../../base/index.ts";
+import { ConfigError, formatCount, readJson } from "../../base/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
-import type { IndexedEvent, SamplingInput, TextRequest } from "../../infer/index.ts";
+import type { IndexedEvent, OutputConstraint, SamplingInput, TextRequest } from "../../infer/index.ts";
 import { openEngine } from "../api/openEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
 
@@ -18,6 +18,11 @@ export interface GenerateCliOptions {
   topP: number;
   minP: number;
   repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  minTokens: number;
+  regex?: string;
+  jsonSchema?: string;
   seed: number;
   stop?: string[];
   count: number;
@@ -39,6 +44,14 @@ function readPrompts(options: GenerateCliOptions): string[] {
   return [readFileSync(0, "utf8")];
 }
 
+function readConstraint({ regex, jsonSchema }: GenerateCliOptions): OutputConstraint | undefined {
+  if (regex !== undefined && jsonSchema !== undefined)
+    throw new ConfigError("generate", "expected --regex or --json-schema, got both");
+  if (regex !== undefined) return { kind: "regex", pattern: regex };
+  if (jsonSchema === undefined) return undefined;
+  return { kind: "json-schema", schema: readJson("generate", jsonSchema) };
+}
+
 export async function generateCommand(options: GenerateCliOptions): Promise<void> {
   if (options.precision !== undefined && options.precision !== "f32" && options.precision !== "bf16") {
     throw new ConfigError(
@@ -53,13 +66,18 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     topP: options.topP,
     minP: options.minP,
     repetitionPenalty: options.repetitionPenalty,
+    presencePenalty: options.presencePenalty,
+    frequencyPenalty: options.frequencyPenalty,
+    minTokens: options.minTokens,
     stop: options.stop ?? [],
   };
+  const constraint = readConstraint(options);
   const prompts = readPrompts(options);
   const requests = prompts.flatMap((prompt) =>
     Array.from({ length: options.count }, (_, sample) => ({
       prompt,
       sampling: parseSampling({ ...sampling, seed: options.seed + sample }),
+      constraint,
     })),
   );
   await using open = await openEngine({

@@ -172,7 +172,7 @@ export async function printModelInfo(
     ],
     [
       "QLoRA",
-      `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} on every matrix, ${sequenceLength} tokens, blocks made again`,
+      `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} everywhere, ${sequenceLength} tokens, blocks again`,
     ],
     ["cache", `${formatBytes(info.cacheBytesPerToken)} per token in bf16`],
     [

@@ -27,6 +27,7 @@ import { loadTokenizer, saveTokenizer, trainTokenizer } from "../../text/index.t
 import type { Tokenizer } from "../../text/index.ts";
 import type { HostBatch, Recipe, TrainingData } from "../../train/index.ts";
 import { ProgressLine } from "../terminal/progress.ts";
+import { stopSignal } from "../terminal/signals.ts";
 import { showTraining } from "./tokenizer.ts";
 
 export interface PreparedRun extends Disposable {
@@ -51,11 +52,13 @@ export interface PrepareRunOptions {
 
 /** Makes or reuses tokenizer and token files. Throws ConfigError, DataError, FileError, TokenizerError. */
 export async function prepareRun(recipe: Recipe, { isQuiet }: PrepareRunOptions): Promise<PreparedRun> {
+  using stop = stopSignal("stopping; what is prepared in whole stays");
+  const { signal } = stop;
   makeFolder("run", recipe.run);
-  const { tokenizer, tokenizerPath } = await prepareTokenizer(recipe, isQuiet);
+  const { tokenizer, tokenizerPath } = await prepareTokenizer(recipe, { isQuiet, signal });
   const tokenizerSha256 = sha256File("tokenizer", tokenizerPath);
   const prepare = (source: Source, name: string): Promise<string> =>
-    prepareSource(source, { name, recipe, tokenizerPath, tokenizerSha256, isQuiet });
+    prepareSource(source, { name, recipe, tokenizerPath, tokenizerSha256, isQuiet, signal });
 
   const members: BlendMember[] = [];
   for (const [index, member] of recipe.data.train.entries()) {
@@ -102,7 +105,7 @@ export async function prepareRun(recipe: Recipe, { isQuiet }: PrepareRunOptions)
 
 async function prepareTokenizer(
   recipe: Recipe,
-  isQuiet: boolean,
+  { isQuiet, signal }: { isQuiet: boolean; signal: AbortSignal },
 ): Promise<{ tokenizer: Tokenizer; tokenizerPath: string }> {
   const tokenizerPath = join(recipe.run, "tokenizer.json");
   const { path, vocabSize, sampleBytes } = recipe.tokenizer;
@@ -122,6 +125,7 @@ async function prepareTokenizer(
       onProgress: (step) => {
         if (!isQuiet) showTraining(progress, step);
       },
+      signal,
     });
     saveTokenizer(trained, recipe.run);
     progress.finish();
@@ -139,12 +143,13 @@ interface SourceOptions {
   tokenizerPath: string;
   tokenizerSha256: string;
   isQuiet: boolean;
+  signal: AbortSignal;
 }
 
 /** Token files of one source, in the run folder; gives their prefix. */
 async function prepareSource(
   source: Source,
-  { name, recipe, tokenizerPath, tokenizerSha256, isQuiet }: SourceOptions,
+  { name, recipe, tokenizerPath, tokenizerSha256, isQuiet, signal }: SourceOptions,
 ): Promise<string> {
   const folder = join(recipe.run, "data");
   makeFolder("run", folder);
@@ -160,6 +165,7 @@ async function prepareSource(
     output: prefix,
     encoder: { tokenizerPath },
     numWorkers: recipe.data.workers,
+    signal,
     onProgress: ({ readBytes, totalBytes, textBytes, numTokens, megabytesPerSecond }) => {
       if (isQuiet) return;
       const details = `${formatBytes(textBytes)}, ${formatCount(numTokens)} tokens, ${megabytesPerSecond.toFixed(1)} MB/s`;

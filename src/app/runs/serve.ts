@@ -20,6 +20,7 @@ export interface ServeCliOptions {
   modelName?: string[];
   host: string;
   port: number;
+  grpcPort?: number;
   apiKey?: string[];
   cors?: string[];
   tlsCert?: string;
@@ -104,6 +105,7 @@ function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
   return {
     host,
     port,
+    ...(options.grpcPort === undefined ? {} : { grpcPort: options.grpcPort }),
     apiKeys: [...(options.apiKey ?? []), ...(key === undefined || key === "" ? [] : [key])],
     corsOrigins: options.cors ?? [],
     bodyLimitBytes: options.bodyLimit,

@@ -24,6 +24,8 @@ export interface DecodeGraphsOptions {
   maxBlocksPerSequence: number;
   /** Queues a step on `inputs`; gives the logits where the kind is "logits". */
   record: (inputs: StepInputs, kind: DecodeGraphKind) => Tensor | undefined;
+  /** Runs a step whose results nobody wants. */
+  warmUp: (run: () => void) => void;
 }
 
 export class DecodeGraphs implements Disposable {
@@ -42,7 +44,7 @@ export class DecodeGraphs implements Disposable {
     const key = `${kind} ${bucket}`;
     const existing = this.#graphs.get(key);
     if (existing !== undefined) return existing;
-    const { blockSize, maxBlocksPerSequence, record } = this.#options;
+    const { blockSize, maxBlocksPerSequence, record, warmUp } = this.#options;
     const context = this.#context;
     const inputs = new StepInputs(context, {
       numRows: bucket,
@@ -54,7 +56,7 @@ export class DecodeGraphs implements Disposable {
     });
     // Once for real: libraries choose their kernels at the first call, which a capture may not.
     inputs.fill(context, []);
-    context.scope(() => void record(inputs, kind));
+    warmUp(() => context.scope(() => void record(inputs, kind)));
     const { graph, result: logits } = context.capture(() => record(inputs, kind));
     const captured = { inputs, graph, logits };
     this.#graphs.set(key, captured);

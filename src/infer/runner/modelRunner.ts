@@ -62,6 +62,7 @@ export class ModelRunner implements StepRunner {
       blockSize: options.blockSize,
       maxBlocksPerSequence: this.#maxBlocksPerSequence,
       record: (inputs, kind) => this.#decodeStep(inputs, kind),
+      warmUp: (run) => this.#keepingDraws(run),
     });
   }
 
@@ -126,6 +127,16 @@ export class ModelRunner implements StepRunner {
   get #maxLogitsRows(): number {
     const { maxLogitsBytes = 64 * 2 ** 20, numTokens = this.#decoder.config.vocabSize } = this.options;
     return Math.max(1, Math.floor(maxLogitsBytes / (4 * numTokens)));
+  }
+
+  /** Runs a step that is nobody's: the next one may still take its tokens from the draws of the one before. */
+  #keepingDraws(run: () => void): void {
+    const { device } = this.#context;
+    const { buffer } = this.#draws;
+    using kept = device.allocate(buffer.byteLength);
+    device.copy(buffer, 0, kept, 0, buffer.byteLength);
+    run();
+    device.copy(kept, 0, buffer, 0, buffer.byteLength);
   }
 
   #decodeStep(inputs: StepInputs, kind: DecodeGraphKind): Tensor | undefined {

@@ -1,5 +1,5 @@
 /** Counts of inference requests by model, in the form of the protocol's statistics extension. Durations are nanoseconds. */
-interface Duration {
+export interface Duration {
   count: number;
   ns: number;
 }

@@ -1,0 +1,87 @@
+/** What `nautilus query` does: one call of NemoQuery, its answers to standard output. */
+import { text } from "node:stream/consumers";
+import { z } from "zod";
+import { ConfigError, parseConfig } from "../../base/index.ts";
+import { NemoQuery } from "../client/index.ts";
+import type { QueryLlmOptions } from "../client/index.ts";
+
+export interface QueryCliOptions {
+  url: string;
+  modelName?: string;
+  prompt?: string[];
+  maxOutputToken: number;
+  topK: number;
+  topP: number;
+  temperature: number;
+  randomSeed?: number;
+  repetitionPenalty?: number;
+  stop?: string[];
+  stream?: boolean;
+  grpcUrl: string;
+  initTimeout: number;
+  apiKey?: string;
+  json?: boolean;
+}
+
+/** Throws QueryError, RequestError, ConfigError. */
+export async function queryCommand(options: QueryCliOptions): Promise<void> {
+  const prompts = options.prompt ?? [await text(process.stdin)];
+  const apiKey = options.apiKey ?? process.env["NAUTILUS_API_KEY"];
+  const name = options.modelName ?? (await onlyModel(options.url, apiKey));
+  const query = new NemoQuery({
+    url: options.url,
+    model_name: name,
+    ...(apiKey === undefined ? {} : { api_key: apiKey }),
+  });
+  const asked: QueryLlmOptions = {
+    prompts,
+    max_output_token: options.maxOutputToken,
+    top_k: options.topK,
+    top_p: options.topP,
+    temperature: options.temperature,
+    init_timeout: options.initTimeout,
+    ...(options.randomSeed === undefined ? {} : { random_seed: options.randomSeed }),
+    ...(options.repetitionPenalty === undefined ? {} : { repetition_penalty: options.repetitionPenalty }),
+    ...(options.stop === undefined ? {} : { stop_words_list: options.stop }),
+  };
+  if (options.stream === true) {
+    if (prompts.length !== 1)
+      throw new ConfigError("query", `--stream: expected one prompt, got ${prompts.length}`);
+    let shown = "";
+    for await (const [[answer]] of query.query_llm_streaming({ ...asked, grpc_url: options.grpcUrl })) {
+      process.stdout.write(answer.slice(shown.length));
+      shown = answer;
+    }
+    process.stdout.write("\n");
+    return;
+  }
+  const answers = await query.query_llm(asked);
+  if (options.json === true) process.stdout.write(`${JSON.stringify({ model: name, outputs: answers })}\n`);
+  else for (const [answer] of answers) process.stdout.write(`${answer}\n`);
+}
+
+const indexSchema = z.array(z.looseObject({ name: z.string() }));
+
+/** The name of the one model that a server has. */
+async function onlyModel(url: string, apiKey: string | undefined): Promise<string> {
+  const base = /^https?:\/\//.test(url) ? url : `http://${url}`;
+  const answer = await fetch(`${base}/v2/repository/index`, {
+    method: "POST",
+    headers: apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` },
+  }).catch((cause: unknown) => {
+    throw new ConfigError("query", `expected a server at ${url}, got none`, {
+      hint: "nautilus serve",
+      cause,
+    });
+  });
+  const known = parseConfig("query", indexSchema, answer.ok ? await answer.json() : []).map(
+    ({ name }) => name,
+  );
+  // A model's adapters and its streaming form stand under its own name.
+  const models = known.filter((name) => !known.some((other) => name.startsWith(`${other}:`)));
+  if (models.length === 1) return models[0];
+  throw new ConfigError(
+    "query",
+    `expected --model-name, since the server's models are: ${models.join(", ") || "none"}`,
+  );
+}
