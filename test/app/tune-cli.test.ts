@@ -51,26 +51,13 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const tune = (run: string, ...more: string[]): string[] => [
-  ...["tune", "--model", model, "--data", at("data.jsonl"), "--run", at(run), "--device", "cpu"],
-  ...[
-    "--set",
-    'method={"method":"lora","rank":4,"dropout":0.2}',
-    "--set",
-    "maxLength=48",
-    "--set",
-    "batchSize=2",
-  ],
-  ...[
-    "--set",
-    "optim.lr=0.01",
-    "--set",
-    "evaluation.everySteps=10",
-    "--set",
-    "checkpoint.everySteps=5",
-    ...more,
-  ],
-];
+const tune = (run: string, ...more: string[]): string[] =>
+  [
+    ["tune", "--model", model, "--data", at("data.jsonl"), "--run", at(run), "--device", "cpu"],
+    ["--set", 'method={"method":"lora","rank":4,"dropout":0.2}', "--set", "maxLength=48"],
+    ["--set", "batchSize=2", "--set", "optim.lr=0.01", "--set", "evaluation.everySteps=10"],
+    ["--set", "checkpoint.everySteps=5", ...more],
+  ].flat();
 const weights = (run: string): Buffer => readFileSync(at(run, "adapter", "adapter_model.safetensors"));
 
 describe("nautilus tune", () => {
