@@ -36,6 +36,9 @@ export interface ServeCliOptions {
   cacheTokens?: number;
   precision?: "f32" | "bf16";
   quantise?: QuantisedFormat;
+  adapter?: string[];
+  maxAdapters?: number;
+  maxAdapterRank?: number;
   playground: boolean;
   logPrompts?: boolean;
   logLevel: "silent" | "error" | "warn" | "info" | "debug";
@@ -49,10 +52,14 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   const server = serverOptionsOf(options);
   await using engines = new AsyncDisposableStack();
   const models: ServedModel[] = [];
+  const adapters = adaptersOf(options.adapter ?? []);
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
-    const settings = { model, maxSequences, maxContext, cacheTokens, precision, quantise, device, threads };
+    const { maxAdapters, maxAdapterRank } = options;
+    const loading = { adapters, maxAdapters, maxAdapterRank };
+    const size = { maxSequences, maxContext, cacheTokens };
+    const settings = { model, ...size, ...loading, precision, quantise, device, threads };
     const onCrash = (error: unknown): void =>
       note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);
     const opened = engines.use(await openThreadedEngine(settings, onCrash));
@@ -162,4 +169,17 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
     "",
   ];
   return lines.join("\n");
+}
+
+/** "name=folder" as folders by name. Throws ConfigError. */
+function adaptersOf(given: readonly string[]): Record<string, string> {
+  const pairs = given.map((text) => {
+    const at = text.indexOf("=");
+    if (at > 0 && at < text.length - 1) return [text.slice(0, at), text.slice(at + 1)] as const;
+    throw new ConfigError("serve", `--adapter: expected name=folder, got '${text}'`);
+  });
+  const names = pairs.map(([name]) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice === undefined) return Object.fromEntries(pairs);
+  throw new ConfigError("serve", `--adapter: expected different names, got '${twice}' twice`);
 }
