@@ -157,10 +157,7 @@ interface TimedRun {
 }
 
 /** The candidate whose best run is shortest; the library's order decides between equals. */
-function fastest(
-  session: CudaSession,
-  runs: readonly TimedRun[],
-): TimedChoice | undefined {
+function fastest(session: CudaSession, runs: readonly TimedRun[]): TimedChoice | undefined {
   let best: TimedChoice | undefined;
   for (const { algorithm, start, end, count } of runs) {
     const microseconds = (session.elapsedMs(start, end) * 1000) / count;
