@@ -5,7 +5,7 @@ import { ConfigError, formatCount, note, writeText } from "../../../base/index.t
 import { showText, textsOf } from "../../../data/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import type { Device } from "../../../device/index.ts";
-import { createAdapter, Decoder, loadWeights, modelFamily, saveAdapter } from "../../../models/index.ts";
+import { countParameters, createAdapter, Decoder, loadWeights, modelFamily, saveAdapter } from "../../../models/index.ts";
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import {
@@ -108,14 +108,20 @@ async function runTuning(
   const [firstTensor] = checkpoint.weights.names();
   const dtype = recipe.precision ?? (checkpoint.weights.info(firstTensor).dtype === "f32" ? "f32" : "bf16");
   const isFull = recipe.method === undefined;
-  using decoder = new Decoder(context, config, { dtype, gradientDtype: isFull ? dtype : undefined });
+  const { quantise } = recipe;
+  if (isFull && quantise !== undefined) {
+    throw new ConfigError("tune", "quantise: expected a method that leaves the base as it is, got full", {
+      hint: "set method to lora",
+    });
+  }
+  using decoder = new Decoder(context, config, { dtype, quantise, gradientDtype: isFull ? dtype : undefined });
   const family = modelFamily(config);
   using adapter =
     recipe.method && createAdapter(decoder, { family, config: recipe.method, dtype, gradientDtype: dtype });
   const numTrained =
     adapter?.numParameters ?? [...decoder.parameters].reduce((sum, { numElements }) => sum + numElements, 0);
-  const numAll = [...decoder.parameters].reduce((sum, { numElements }) => sum + numElements, 0);
-  note(`base       ${recipe.model}: ${formatCount(numAll)} parameters in ${dtype} on ${device.description}`);
+  const numAll = countParameters(config);
+  note(`base       ${recipe.model}: ${formatCount(numAll)} parameters in ${quantise ?? dtype} on ${device.description}`);
   note(
     `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${numTrained.toLocaleString("en-US")} trained (${((100 * numTrained) / numAll).toFixed(3)} %)`,
   );
