@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
+import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import { openThreadedEngine } from "../api/openThreadedEngine.ts";
@@ -88,12 +89,19 @@ function aborted(signal: AbortSignal): Promise<void> {
 function namesOf({ model, modelName = [] }: ServeCliOptions): string[] {
   if (modelName.length > model.length)
     throw new ConfigError("serve", `expected at most ${model.length} --model-name, got ${modelName.length}`);
-  const names = model.map((path, i) => modelName[i] ?? basename(findModel(path).replace(/[/\\]model$/, "")));
+  const names = model.map((path, i) => modelName[i] ?? nameOf(path));
   const twice = names.find((name, i) => names.indexOf(name) < i);
   if (twice === undefined) return names;
   throw new ConfigError("serve", `expected models of different names, got '${twice}' twice`, {
     hint: "name them with --model-name",
   });
+}
+
+/** The folder's name, or of a pulled `org/name@revision` the name: its folder is called by a commit, and routes take no slash. */
+function nameOf(path: string): string {
+  if (!existsSync(path) && findCachedModel(path, hubSettings().cacheFolder) !== undefined)
+    return basename(path.split("@")[0]);
+  return basename(findModel(path).replace(/[/\\]model$/, ""));
 }
 
 function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
