@@ -2,6 +2,8 @@
 export type { BlockTable } from "./cache/blockTable.ts";
 export { GrammarCompiler } from "./constraint/compiler.ts";
 export type { ConstraintCompiler, ConstraintState } from "./constraint/contract.ts";
+export { StackedAdapters } from "./engine/stackedAdapters.ts";
+export type { StackedAdaptersOptions } from "./engine/stackedAdapters.ts";
 export type { AdapterSlots } from "./engine/adapters.ts";
 export type {
   Engine,

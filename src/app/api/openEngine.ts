@@ -1,7 +1,8 @@
 /** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
+import { ConfigError } from "../../base/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts";
-import { createEngine, defaultBlockSize } from "../../infer/index.ts";
+import { createEngine, defaultBlockSize, StackedAdapters } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
 import { cacheBytesPerToken } from "../../models/index.ts";
 import type { Adapter, Decoder } from "../../models/index.ts";
@@ -27,6 +28,12 @@ export interface EngineSettings {
   adapter?: string | undefined;
   /** Longest prompt and answer together; by default the model's. */
   maxContext?: number | undefined;
+  /** Room for so many LoRA adapters at once, chosen by request. Default 0. */
+  maxAdapters?: number | undefined;
+  /** Highest rank of an adapter. Default 16. */
+  maxAdapterRank?: number | undefined;
+  /** Adapter folders by name, loaded now. */
+  adapters?: Readonly<Record<string, string>> | undefined;
   /** Tokens of context that the cache holds, all sequences together; by default what memory allows, on the CPU at most 1 GiB. */
   cacheTokens?: number | undefined;
   blockSize?: number | undefined;
@@ -69,9 +76,14 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
     const context = new Context(device);
     const model = await openModel(context, settings.model, settings);
     let adapter: Adapter | undefined;
+    let adapters: StackedAdapters | undefined;
     try {
-      adapter = settings.adapter === undefined ? undefined : attachAdapter(context, model, settings.adapter);
+      adapters = adapterRoom(context, model.decoder, settings);
+      for (const [name, folder] of Object.entries(settings.adapters ?? {}))
+        await adapters?.load(name, folder);
+      if (settings.adapter !== undefined) adapter = attachAdapter(context, model, settings.adapter);
       const engine = createEngine(context, model.decoder, {
+        adapters,
         tokenizer: model.tokenizer,
         endTokens: endTokens(model.folder, model.tokenizer),
         cacheTokens: settings.cacheTokens ?? affordableTokens(device, model.decoder, settings),
@@ -83,6 +95,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         numVirtualTokens: adapter?.numVirtualTokens,
         warmsUp: settings.warmsUp,
         release: () => {
+          adapters?.dispose();
           adapter?.dispose();
           model[Symbol.dispose]();
           closeDevice();
@@ -91,6 +104,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
       const { path, folder, tokenizer } = model;
       return { path, folder, tokenizer, engine, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
     } catch (error) {
+      adapters?.dispose();
       adapter?.dispose();
       model[Symbol.dispose]();
       throw error;
@@ -99,6 +113,23 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
     closeDevice();
     throw error;
   }
+}
+
+/** Room for adapters where any are wanted. Throws ConfigError, OutOfMemoryError. */
+function adapterRoom(
+  context: Context,
+  decoder: Decoder,
+  { maxAdapters = 0, maxAdapterRank = 16, adapters = {}, adapter }: EngineSettings,
+): StackedAdapters | undefined {
+  const numSlots = Math.max(maxAdapters, Object.keys(adapters).length);
+  if (numSlots > 0 && adapter !== undefined) {
+    throw new ConfigError("engine", "expected one adapter for everything or several by name, got both", {
+      hint: "load that one by name too",
+    });
+  }
+  return numSlots === 0
+    ? undefined
+    : new StackedAdapters(context, decoder, { numSlots, maxRank: maxAdapterRank });
 }
 
 /** Tokens that fit what memory is left, no more than all sequences can use, and at least one whole context. */

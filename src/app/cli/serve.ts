@@ -52,6 +52,9 @@ export function registerServe(program: Command): void {
       wholeNumber(1),
     )
     .addOption(quantiseOption())
+    .option("--adapter <name=folder>", "a LoRA adapter, served as model:name (repeatable)", collect)
+    .option("--max-adapters <count>", "adapters that may be loaded at once", wholeNumber(0))
+    .option("--max-adapter-rank <rank>", "highest rank of an adapter", wholeNumber(1), 16)
     .addOption(new Option("--precision <dtype>", "of the weights").choices(["f32", "bf16"]))
     .option("--no-playground", "serve no page at /")
     .option("--log-prompts", "put prompts into the log")

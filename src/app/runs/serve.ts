@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
+import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import { openThreadedEngine } from "../api/openThreadedEngine.ts";
@@ -35,6 +36,9 @@ export interface ServeCliOptions {
   cacheTokens?: number;
   precision?: "f32" | "bf16";
   quantise?: QuantisedFormat;
+  adapter?: string[];
+  maxAdapters?: number;
+  maxAdapterRank?: number;
   playground: boolean;
   logPrompts?: boolean;
   logLevel: "silent" | "error" | "warn" | "info" | "debug";
@@ -48,10 +52,14 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   const server = serverOptionsOf(options);
   await using engines = new AsyncDisposableStack();
   const models: ServedModel[] = [];
+  const adapters = adaptersOf(options.adapter ?? []);
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
-    const settings = { model, maxSequences, maxContext, cacheTokens, precision, quantise, device, threads };
+    const { maxAdapters, maxAdapterRank } = options;
+    const loading = { adapters, maxAdapters, maxAdapterRank };
+    const size = { maxSequences, maxContext, cacheTokens };
+    const settings = { model, ...size, ...loading, precision, quantise, device, threads };
     const onCrash = (error: unknown): void =>
       note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);
     const opened = engines.use(await openThreadedEngine(settings, onCrash));
@@ -81,12 +89,19 @@ function aborted(signal: AbortSignal): Promise<void> {
 function namesOf({ model, modelName = [] }: ServeCliOptions): string[] {
   if (modelName.length > model.length)
     throw new ConfigError("serve", `expected at most ${model.length} --model-name, got ${modelName.length}`);
-  const names = model.map((path, i) => modelName[i] ?? basename(findModel(path).replace(/[/\\]model$/, "")));
+  const names = model.map((path, i) => modelName[i] ?? nameOf(path));
   const twice = names.find((name, i) => names.indexOf(name) < i);
   if (twice === undefined) return names;
   throw new ConfigError("serve", `expected models of different names, got '${twice}' twice`, {
     hint: "name them with --model-name",
   });
+}
+
+/** The folder's name, or of a pulled `org/name@revision` the name: its folder is called by a commit, and routes take no slash. */
+function nameOf(path: string): string {
+  if (!existsSync(path) && findCachedModel(path, hubSettings().cacheFolder) !== undefined)
+    return basename(path.split("@")[0]);
+  return basename(findModel(path).replace(/[/\\]model$/, ""));
 }
 
 function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
@@ -154,4 +169,17 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
     "",
   ];
   return lines.join("\n");
+}
+
+/** "name=folder" as folders by name. Throws ConfigError. */
+function adaptersOf(given: readonly string[]): Record<string, string> {
+  const pairs = given.map((text) => {
+    const at = text.indexOf("=");
+    if (at > 0 && at < text.length - 1) return [text.slice(0, at), text.slice(at + 1)] as const;
+    throw new ConfigError("serve", `--adapter: expected name=folder, got '${text}'`);
+  });
+  const names = pairs.map(([name]) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice === undefined) return Object.fromEntries(pairs);
+  throw new ConfigError("serve", `--adapter: expected different names, got '${twice}' twice`);
 }

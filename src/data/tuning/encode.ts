@@ -133,7 +133,7 @@ function templatePieces(
     const stripped = value.replace(/^ +| +$/g, "");
     const space = part.slice(0, part.indexOf("{"));
     return {
-      text: `${space}${stripped}`,
+      text: stripped === "" ? "" : `${space}${stripped}`,
       isTrained: name === answer,
       parsesSpecial: false,
       isCuttable: true,

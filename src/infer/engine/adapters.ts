@@ -5,6 +5,8 @@ export interface AdapterSlots {
   readonly names: readonly string[];
   /** Index from 1 of a loaded adapter. Throws RequestError. */
   indexOf(name: string): number;
+  /** Tells an adapter from another that had its name before: what the prefix cache keeps apart. The name where absent. */
+  saltOf?(name: string): string;
   /** Throws CheckpointError, RequestError. */
   load(name: string, folder: string): Promise<void>;
   unload(name: string): Promise<void>;

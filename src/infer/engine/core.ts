@@ -142,7 +142,7 @@ export class EngineCore implements Engine {
       prompt,
       maxNewTokens: Math.max(0, Math.min(sampling.maxTokens, info.maxContext - request.prompt.length)),
       priority: request.priority ?? 0,
-      salt: adapter ?? "",
+      salt: adapter === undefined ? "" : (this.#adapters.saltOf?.(adapter) ?? adapter),
       outputs: begin < end ? { begin, end } : undefined,
     });
     return { state, sequence };

@@ -72,7 +72,7 @@ export class StepInputs implements Disposable {
   readonly tokens: Tensor;
   /** i32 (N): place among the draws of the step before, or -1. */
   readonly sources: Tensor;
-  /** i32 (N): which adapter each row goes through. */
+  /** i32 (N): the slot of the adapter that each row goes through, -1 for none. */
   readonly adapterRows: Tensor;
   /** i32 (B): the row that each draw is made from. */
   readonly drawRows: Tensor;
@@ -163,7 +163,7 @@ export class StepInputs implements Disposable {
       integers[starts.tokens + row] = isKnown ? tokens[position] : 0;
       integers[starts.sources + row] = isKnown ? -1 : drawPlace;
       integers[starts.positions + row] = position;
-      integers[starts.adapterRows + row] = sequence.task.adapter;
+      integers[starts.adapterRows + row] = sequence.task.adapter - 1;
       // What is shared is there already, and others read it.
       integers[starts.slots + row] =
         position < numShared
@@ -193,7 +193,7 @@ export class StepInputs implements Disposable {
     integers[starts.sources + row] = -1;
     integers[starts.positions + row] = 0;
     integers[starts.slots + row] = -1;
-    integers[starts.adapterRows + row] = 0;
+    integers[starts.adapterRows + row] = -1;
     integers[starts.contextLengths + index] = 1;
     integers[starts.drawRows + draw] = row;
     integers[starts.topK + draw] = 1;

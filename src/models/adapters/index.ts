@@ -11,5 +11,7 @@ export { Ia3Adapter } from "./ia3.ts";
 export { LoraAdapter } from "./lora.ts";
 export { mergeAdapter } from "./merge.ts";
 export { PromptAdapter } from "./prompt.ts";
+export { AdapterStack } from "./stack.ts";
+export type { AdapterStackOptions } from "./stack.ts";
 export { selectTargets, targetModules } from "./targets.ts";
 export type { TargetModule, TargetSelection } from "./targets.ts";

@@ -171,14 +171,14 @@ export interface ScaledColumns {
 export function scaleColumns(context: Context, x: Tensor, ranges: readonly ScaledColumns[]): Tensor {
   const { numRows, width } = x;
   const covered = ranges.reduce((total, { scale }) => total + scale.numElements, 0);
-  const scaled = (from: Tensor): Tensor => {
+  const scaled = (from: Tensor, divisors: readonly (Tensor | undefined)[]): Tensor => {
     const to = context.empty(from.shape, from.dtype);
     if (covered < width) context.device.run("convert", { x: from, y: to, numElements: to.numElements });
-    for (const { start, scale, divisor } of ranges) {
+    for (const [index, { start, scale }] of ranges.entries()) {
       context.device.run("scaleColumns", {
         x: from.at(start),
         scale,
-        divisor,
+        divisor: divisors[index],
         y: to.at(start),
         numRows,
         width: scale.numElements,
@@ -188,22 +188,30 @@ export function scaleColumns(context: Context, x: Tensor, ranges: readonly Scale
     }
     return to;
   };
-  const y = scaled(x);
+  const divided = ranges.flatMap(({ divisor }) => divisor ?? []);
+  const y = scaled(
+    x,
+    ranges.map(({ divisor }) => divisor),
+  );
   const scales = ranges.map(({ scale }) => scale);
   const keepsInput = scales.some(needsGradient);
   record(context, [y], {
     name: "scaleColumns",
     inputs: [x, ...scales],
-    save: keepsInput ? [x] : [],
+    save: [...divided, ...(keepsInput ? [x] : [])],
     backward: ([dy], saved) => {
       if (dy === undefined) return [];
-      for (const { start, scale, divisor } of ranges) {
+      let numSeen = 0;
+      const divisors = ranges.map(({ divisor }) =>
+        divisor === undefined ? undefined : saved[numSeen++].get(),
+      );
+      for (const [index, { start, scale }] of ranges.entries()) {
         if (!(scale instanceof Parameter) || !scale.isTrainable) continue;
         const { gradient, beta } = scale.gradientTarget();
         context.device.run("columnDot", {
           a: dy.at(start),
-          b: saved[0].get().at(start),
-          divisor,
+          b: saved[divided.length].get().at(start),
+          divisor: divisors[index],
           y: gradient,
           numRows,
           width: scale.numElements,
@@ -212,7 +220,7 @@ export function scaleColumns(context: Context, x: Tensor, ranges: readonly Scale
           beta,
         });
       }
-      return [x.variable === undefined ? undefined : scaled(dy)];
+      return [x.variable === undefined ? undefined : scaled(dy, divisors)];
     },
   });
   return y;
