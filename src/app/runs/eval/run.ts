@@ -19,6 +19,7 @@ import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
 import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
+import { packageVersion } from "../../server/version.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { checkSettings } from "./settings.ts";
@@ -200,7 +201,7 @@ async function run(
     limit: options.limit,
     bootstrapIterations: options.bootstrapIterations,
     seed: options.seed,
-    version: "0.1.0",
+    version: packageVersion(),
     maxLength: model.maxSequenceTokens,
     date: Date.now() / 1000,
   });
