@@ -2,7 +2,17 @@
 import { Option } from "commander";
 import type { Command } from "commander";
 import type { EvalCliOptions } from "../runs/eval/run.ts";
-import { adapterOption, collect, deviceOption, jsonOption, precisionOption, quantiseOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  adapterOption,
+  collect,
+  deviceOption,
+  jsonOption,
+  precisionOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerEval(program: Command): void {
   const command = program
