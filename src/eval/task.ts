@@ -142,9 +142,6 @@ export interface RollingRequest<Row> {
   readonly original: (row: Row) => string;
 }
 
-/** Judges a prediction: one value for each metric. */
-export type Judge<Row> = (prediction: string, row: Row) => SampleValue | Promise<SampleValue>;
-
 export interface GenerationMetric<Row> {
   readonly aggregation: Aggregation;
   readonly higherIsBetter: boolean;

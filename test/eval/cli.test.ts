@@ -1,5 +1,13 @@
 /** `nautilus eval` as a user runs it: reports, resumption, servers by URL, and what it refuses. */
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -229,6 +237,29 @@ describe("bad input is one sentence", () => {
     expect(stderr).toMatch(
       /expected a server that gives log-probabilities of prompts for boolq, got one that does not: .* \(tasks that generate can still run: .*gsm8k_maj8.*tydiqa_goldp/,
     );
+    expect(code).toBe(2);
+  });
+
+  it("refuses a tokenizer that has more tokens than the model", async () => {
+    const other = join(folder, "larger");
+    cpSync(model, other, { recursive: true });
+    const path = join(other, "tokenizer.json");
+    const file = z
+      .looseObject({ added_tokens: z.array(z.looseObject({ id: z.number() })) })
+      .parse(JSON.parse(readFileSync(path, "utf8")));
+    file.added_tokens.push({ ...file.added_tokens[0], id: 1024, content: "<one more>" });
+    writeFileSync(path, JSON.stringify(file));
+    const { stderr, code } = await runCli(
+      "eval",
+      ...local,
+      "--tasks",
+      "boolq",
+      "--tokenizer",
+      other,
+      "--data",
+      data.folder,
+    );
+    expect(stderr).toMatch(/expected .*token/);
     expect(code).toBe(2);
   });
 

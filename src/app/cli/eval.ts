@@ -2,17 +2,28 @@
 import { Option } from "commander";
 import type { Command } from "commander";
 import type { EvalCliOptions } from "../runs/eval/run.ts";
-import { collect, deviceOption, jsonOption, realNumber, threadsOption, wholeNumber } from "./options.ts";
+import {
+  adapterOption,
+  collect,
+  deviceOption,
+  jsonOption,
+  precisionOption,
+  quantiseOption,
+  realNumber,
+  threadsOption,
+  wholeNumber,
+} from "./options.ts";
 
 export function registerEval(program: Command): void {
   const command = program
     .command("eval")
     .description("score a model on published tasks, as the reference harness does");
   command
-    .option("--model <folder>", "a run, one of its checkpoints, or a model folder")
+    .option("--model <folder>", "a run, one of its checkpoints, a pulled org/name, or a model of any format")
+    .addOption(adapterOption())
     .option("--url <address>", "a server instead: an OpenAI-compatible /v1, or a KServe model's address")
-    .option("--served-name <name>", "which of the server's models")
-    .option("--tokenizer <folder>", "tokenizer of the server's model, for tasks that need ids")
+    .option("--model-name <name>", "which of the server's models (default: its only one)")
+    .option("--tokenizer <path>", "its file or folder: for a server's model, or one that holds none")
     .option("--max-length <tokens>", "longest prompt and answer of the server's model", wholeNumber(2), 4096)
     .option("--tasks <names>", "tasks and groups, separated by commas (see 'nautilus eval list')")
     .option("--data <folder>", "folder with the data sets (repeatable)", collect)
@@ -44,7 +55,8 @@ export function registerEval(program: Command): void {
     )
     .option("--seed <number>", "of examples and sampled answers", wholeNumber(0), 1234)
     .option("--run-code", "let HumanEval and MBPP run the code that the model writes")
-    .option("--precision <dtype>", "f32 or bf16 (default: that of the checkpoint)")
+    .addOption(quantiseOption())
+    .addOption(precisionOption())
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(jsonOption())

@@ -2,9 +2,11 @@
 import type { Command } from "commander";
 import type { GenerateCliOptions } from "../runs/generate.ts";
 import {
+  adapterOption,
   collect,
   deviceOption,
   jsonOption,
+  precisionOption,
   quantiseOption,
   realNumber,
   threadsOption,
@@ -19,7 +21,7 @@ export function registerGenerate(program: Command): void {
       "--model <folder>",
       "a run, one of its checkpoints, a pulled org/name, a Hugging Face folder, a .nemo, a NeMo or Megatron folder, or a GGUF",
     )
-    .option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run")
+    .addOption(adapterOption())
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
@@ -41,7 +43,7 @@ export function registerGenerate(program: Command): void {
     .option("--stop <text>", "end at this text (repeatable)", collect)
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
     .addOption(quantiseOption())
-    .option("--precision <dtype>", "f32 or bf16 (default: that of the checkpoint)")
+    .addOption(precisionOption())
     .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .addOption(deviceOption())
     .addOption(threadsOption())

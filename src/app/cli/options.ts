@@ -10,6 +10,19 @@ export function quantiseOption(): Option {
   ]);
 }
 
+/** `--precision`: the dtype of the weights on the device. */
+export function precisionOption(): Option {
+  return new Option(
+    "--precision <dtype>",
+    "floats of the weights (default: those of the checkpoint)",
+  ).choices(["f32", "bf16"]);
+}
+
+/** `--adapter`: what a tuning made, put on the model. */
+export function adapterOption(): Option {
+  return new Option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run");
+}
+
 /** Parses a whole number of at least `minimum`. */
 export function wholeNumber(minimum: number) {
   return (text: string): number => {

@@ -57,6 +57,6 @@ async function firstModel(url: string, apiKey: string | undefined): Promise<stri
     });
   }
   throw new ConfigError("eval", `expected a list of models at ${url}/models, got none`, {
-    hint: "give --served-name",
+    hint: "give --model-name",
   });
 }

@@ -53,12 +53,6 @@ function readConstraint({ regex, jsonSchema }: GenerateCliOptions): OutputConstr
 }
 
 export async function generateCommand(options: GenerateCliOptions): Promise<void> {
-  if (options.precision !== undefined && options.precision !== "f32" && options.precision !== "bf16") {
-    throw new ConfigError(
-      "generate",
-      `--precision: expected f32 or bf16, got '${String(options.precision)}'`,
-    );
-  }
   const sampling: SamplingInput = {
     maxTokens: options.maxTokens,
     temperature: options.temperature,

@@ -2,6 +2,7 @@
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigError, formatCount, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
+import type { QuantisedFormat } from "../../../device/index.ts";
 import {
   DataStore,
   evaluate,
@@ -18,6 +19,7 @@ import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
 import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
+import { packageVersion } from "../../server/version.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { checkSettings } from "./settings.ts";
@@ -25,7 +27,8 @@ import { checkSettings } from "./settings.ts";
 export interface EvalCliOptions {
   model?: string;
   url?: string;
-  servedName?: string;
+  modelName?: string;
+  adapter?: string;
   tokenizer?: string;
   maxLength: number;
   tasks?: string;
@@ -42,6 +45,7 @@ export interface EvalCliOptions {
   seed: number;
   runCode?: boolean;
   precision?: "f32" | "bf16";
+  quantise?: QuantisedFormat;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
   json?: boolean;
@@ -62,14 +66,12 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
       "eval",
       "expected either --model or --url, got " + (options.url === undefined ? "neither" : "both"),
     );
-  if (options.precision !== undefined && options.precision !== "f32" && options.precision !== "bf16")
-    throw new ConfigError("eval", `--precision: expected f32 or bf16, got '${String(options.precision)}'`);
   const store = new DataStore({ folders: options.data ?? ["eval-data"] });
   if (options.url !== undefined) {
     const tokenizer = options.tokenizer === undefined ? undefined : loadTokenizer(options.tokenizer);
     const model = await openServedModel({
       url: options.url,
-      name: options.servedName,
+      name: options.modelName,
       tokenizer,
       maxSequenceTokens: options.maxLength,
     });
@@ -82,6 +84,8 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     device: options.device,
     threads: options.threads,
     precision: options.precision,
+    quantise: options.quantise,
+    adapter: options.adapter,
     tokenizer: options.tokenizer,
     maxStepRows: options.batchTokens,
   });
@@ -192,12 +196,12 @@ async function run(
   const rows = reportRows(result, selection.names);
   const json = resultsJson(result, {
     modelName: model.name,
-    modelArguments: options.model === undefined ? `url=${options.url}` : `model=${options.model}`,
+    modelArguments: options.model === undefined ? `url=${options.url}` : localArguments(options),
     device,
     limit: options.limit,
     bootstrapIterations: options.bootstrapIterations,
     seed: options.seed,
-    version: "0.1.0",
+    version: packageVersion(),
     maxLength: model.maxSequenceTokens,
     date: Date.now() / 1000,
   });
@@ -207,6 +211,13 @@ async function run(
     options.json === true ? `${JSON.stringify(json, undefined, 2)}\n` : markdownTable(rows),
   );
   if (stop.signal.aborted) process.exitCode = 130;
+}
+
+/** As the reference harness writes them: `model=…,adapter=…`. */
+function localArguments({ model, adapter, quantise }: EvalCliOptions): string {
+  return Object.entries({ model, adapter, quantise })
+    .flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]))
+    .join(",");
 }
 
 /** The folder of logs, after a check that what is there was made with the same settings. Throws ConfigError. */
@@ -219,6 +230,8 @@ function logFolder(output: string, model: LanguageModel, options: EvalCliOptions
     seed: options.seed,
     temperature: options.temperature,
     precision: options.precision,
+    quantise: options.quantise,
+    adapter: options.adapter,
   };
   checkSettings(join(output, "settings.json"), settings);
   return folder;
