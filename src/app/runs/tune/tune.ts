@@ -5,7 +5,14 @@ import { ConfigError, formatCount, note, writeText } from "../../../base/index.t
 import { showText, textsOf } from "../../../data/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import type { Device } from "../../../device/index.ts";
-import { countParameters, createAdapter, Decoder, loadWeights, modelFamily, saveAdapter } from "../../../models/index.ts";
+import {
+  countParameters,
+  createAdapter,
+  Decoder,
+  loadWeights,
+  modelFamily,
+  saveAdapter,
+} from "../../../models/index.ts";
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import {
@@ -114,14 +121,20 @@ async function runTuning(
       hint: "set method to lora",
     });
   }
-  using decoder = new Decoder(context, config, { dtype, quantise, gradientDtype: isFull ? dtype : undefined });
+  using decoder = new Decoder(context, config, {
+    dtype,
+    quantise,
+    gradientDtype: isFull ? dtype : undefined,
+  });
   const family = modelFamily(config);
   using adapter =
     recipe.method && createAdapter(decoder, { family, config: recipe.method, dtype, gradientDtype: dtype });
   const numTrained =
     adapter?.numParameters ?? [...decoder.parameters].reduce((sum, { numElements }) => sum + numElements, 0);
   const numAll = countParameters(config);
-  note(`base       ${recipe.model}: ${formatCount(numAll)} parameters in ${quantise ?? dtype} on ${device.description}`);
+  note(
+    `base       ${recipe.model}: ${formatCount(numAll)} parameters in ${quantise ?? dtype} on ${device.description}`,
+  );
   note(
     `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${numTrained.toLocaleString("en-US")} trained (${((100 * numTrained) / numAll).toFixed(3)} %)`,
   );
