@@ -79,12 +79,10 @@ function lstmWeights(numLayers: number): Map<string, number[][]> {
         }
         // PyTorch has two biases where one serves.
         const biases = ["bias_ih", "bias_hh"].map((kind) => gateRows(name(kind), gate));
-        weights
-          .set(`${prefix}.before.weight`, gateRows(name("weight_hh"), gate))
-          .set(
-            `${prefix}.before.bias`,
-            biases[0].map((row, i) => [row[0] + biases[1][i][0]]),
-          );
+        weights.set(`${prefix}.before.weight`, gateRows(name("weight_hh"), gate)).set(
+          `${prefix}.before.bias`,
+          biases[0].map((row, i) => [row[0] + biases[1][i][0]]),
+        );
       }
     }
   }
