@@ -53,7 +53,8 @@ class HostProducts implements ProductLibrary {
     const left = read(operands.a, (transposeA ? rows : inner) * strideA);
     // The last rows of a transposed matrix may end before its stride does.
     const right = read(operands.b, transposeB ? (inner - 1) * strideB + columns : columns * strideB);
-    const output32 = output === "f32" ? new Float32Array(viewMemory(operands.d, 4 * columns * strideD)) : undefined;
+    const output32 =
+      output === "f32" ? new Float32Array(viewMemory(operands.d, 4 * columns * strideD)) : undefined;
     for (let column = 0; column < columns; column++)
       for (let row = 0; row < rows; row++) {
         let sum = 0;

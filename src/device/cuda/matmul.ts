@@ -84,7 +84,11 @@ export class CudaMatmul {
   /** Alpha and beta of the present call. */
   readonly #scalars = new NativeWords(1);
 
-  constructor(session: CudaSession, memory: CudaMemory, options: { allowsTf32: boolean; library?: ProductLibrary }) {
+  constructor(
+    session: CudaSession,
+    memory: CudaMemory,
+    options: { allowsTf32: boolean; library?: ProductLibrary },
+  ) {
     this.#session = session;
     this.#memory = memory;
     this.#library = options.library ?? new CublasLt(session.driver.majors);
@@ -128,7 +132,10 @@ export class CudaMatmul {
     const plan = fused ?? this.#plan(context, plain);
     if (plan === undefined) throw unsupported(args);
     const neededBytes = plan.algorithmWorkspaceBytes;
-    this.#queue(context, plan, { product, workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes) });
+    this.#queue(context, plan, {
+      product,
+      workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
+    });
     if (fused === undefined && bias !== undefined) launchFinish(context, args, 1);
   }
 
