@@ -1,5 +1,5 @@
 /** `nautilus tune`: from a recipe to an adapter (or a tuned model), with validation, early stopping and resuming. */
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ConfigError, formatCount, note, writeText } from "../../../base/index.ts";
 import { showText, textsOf } from "../../../data/index.ts";
@@ -20,7 +20,7 @@ import {
   TrainingRun,
   tuningRate,
 } from "../../../train/index.ts";
-import type { RunOutcome, RunState, StepRunner, TuneRecipe } from "../../../train/index.ts";
+import type { RunOutcome, RunState, StepRunner } from "../../../train/index.ts";
 import { loadRecipeValue } from "../../recipes/load.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { TrainingProgress } from "../../terminal/trainingProgress.ts";
@@ -33,6 +33,7 @@ import { checkpointOf, chunkBytesOf, precomputeReferences, tuneStep, tuningRows 
 import type { Parts } from "./parts.ts";
 import { noteStatistics, prepareTuning } from "./prepare.ts";
 import type { PreparedTuning } from "./prepare.ts";
+import { expectFreshRun, removeRun } from "./runFolder.ts";
 
 /** The verb's options. */
 export interface TuneCliOptions {
@@ -41,6 +42,7 @@ export interface TuneCliOptions {
   objective?: string;
   model?: string;
   data?: string[];
+  quantise?: string;
   run?: string;
   device?: string;
   threads?: number;
@@ -70,11 +72,17 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
     ...quoted("objective", options.objective),
     ...quoted("model", options.model),
     ...(options.data === undefined ? [] : [`data.train=${JSON.stringify(options.data)}`]),
+    ...quoted("quantise", options.quantise),
     ...quoted("run", options.run ?? (path === undefined ? "runs/tune" : undefined)),
     ...quoted("device", options.device),
     ...(options.threads === undefined ? [] : [`threads=${options.threads}`]),
     ...(options.set ?? []),
   ];
+  if (path === undefined && (options.model === undefined || options.data === undefined)) {
+    throw new ConfigError("tune", "expected a recipe, or --model and --data, got neither whole", {
+      hint: "nautilus tune --model runs/demo --method lora --data chats.jsonl",
+    });
+  }
   const recipe = parseTuneRecipe(await loadRecipeValue(path, assignments));
   using prepared = await prepareTuning(recipe);
   noteStatistics(prepared);
@@ -122,7 +130,7 @@ async function runTuning(
   }
   expectTuningFits(estimate);
   const isTraining = sweepSteps === undefined;
-  if (isTraining && isForced) rmSync(recipe.run, { recursive: true, force: true });
+  if (isTraining && isForced) removeRun(recipe.run);
   if (isTraining) expectFreshRun(recipe);
   const context = new Context(device);
   const gradientDtype = method === undefined ? dtype : undefined;
@@ -169,18 +177,8 @@ function describeRun(
   note(
     `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${trained.toLocaleString("en-US")} trained (${((100 * trained) / parameters).toFixed(3)} %)`,
   );
-  note(`steps      ${numSteps} of ${recipe.batchSize} rows; an epoch is ${rowsPerEpoch} rows`);
+  note(`steps      ${numSteps} of ${recipe.batchSize} rows; rows in an epoch: ${rowsPerEpoch}`);
   note(describeEstimate(estimate));
-}
-
-/** A run of another recipe, or a finished one, is not gone on with unasked. Throws ConfigError. */
-function expectFreshRun({ run }: TuneRecipe): void {
-  const hasRun = existsSync(run) && readdirSync(run).length > 0;
-  if (hasRun && listCheckpoints(run).length === 0) {
-    throw new ConfigError("tune", `expected a new folder or a tuning run at ${run}, got something else`, {
-      hint: "name another run, or replace it with --force",
-    });
-  }
 }
 
 function resumeTuning(parts: Parts): RunState {
