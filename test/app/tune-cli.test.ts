@@ -123,6 +123,7 @@ describe("nautilus tune", () => {
       [tune("x", "--data", at("empty.jsonl")), /expected records in .*empty.jsonl, got none/],
       [tune("x", "--set", "maxLength=4096"), /maxLength: expected at most/],
       [tune("x", "--objective", "dpo"), /expected prompt, chosen and rejected for dpo/],
+      [["tune"], /expected a recipe, or --model and --data/],
       [tune("tokenizer"), /expected a new folder or a tuning run/],
     ];
     for (const [args, message] of refused) {

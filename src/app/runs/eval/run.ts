@@ -4,6 +4,7 @@ import { pathToFileURL } from "node:url";
 import { ConfigError, formatCount, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
 import type { QuantisedFormat } from "../../../device/index.ts";
 import {
+  columnNotes,
   DataStore,
   evaluate,
   htmlReport,
@@ -30,7 +31,8 @@ export interface EvalCliOptions {
   modelName?: string;
   adapter?: string;
   tokenizer?: string;
-  maxLength: number;
+  maxLength?: number;
+  apiKey?: string;
   tasks?: string;
   data?: string[];
   taskFile?: string[];
@@ -72,6 +74,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     const model = await openServedModel({
       url: options.url,
       name: options.modelName,
+      apiKey: options.apiKey ?? process.env["NAUTILUS_API_KEY"],
       tokenizer,
       maxSequenceTokens: options.maxLength,
     });
@@ -207,6 +210,7 @@ async function run(
   });
   if (options.output !== undefined)
     writeReports(options.output, { result, rows, json, modelName: model.name });
+  if (options.json !== true && columnNotes(rows) !== "") note(columnNotes(rows));
   process.stdout.write(
     options.json === true ? `${JSON.stringify(json, undefined, 2)}\n` : markdownTable(rows),
   );

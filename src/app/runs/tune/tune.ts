@@ -32,13 +32,14 @@ import {
   TuningRows,
   tuningRate,
 } from "../../../train/index.ts";
-import type { RunOutcome, RunState, StepRunner, TuneRecipe } from "../../../train/index.ts";
+import type { RunOutcome, RunState, StepRunner } from "../../../train/index.ts";
 import { loadRecipeValue } from "../../recipes/load.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { TrainingProgress } from "../../terminal/trainingProgress.ts";
 import { modelCard } from "./card.ts";
 import { noteStatistics, prepareTuning } from "./prepare.ts";
 import type { PreparedTuning } from "./prepare.ts";
+import { expectFreshRun, removeRun } from "./runFolder.ts";
 
 /** The verb's options. */
 export interface TuneCliOptions {
@@ -47,6 +48,7 @@ export interface TuneCliOptions {
   objective?: string;
   model?: string;
   data?: string[];
+  quantise?: string;
   run?: string;
   device?: string;
   threads?: number;
@@ -66,19 +68,25 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
     ...quoted("objective", options.objective),
     ...quoted("model", options.model),
     ...(options.data === undefined ? [] : [`data.train=${JSON.stringify(options.data)}`]),
+    ...quoted("quantise", options.quantise),
     ...quoted("run", options.run ?? (path === undefined ? "runs/tune" : undefined)),
     ...quoted("device", options.device),
     ...(options.threads === undefined ? [] : [`threads=${options.threads}`]),
     ...(options.set ?? []),
   ];
+  if (path === undefined && (options.model === undefined || options.data === undefined)) {
+    throw new ConfigError("tune", "expected a recipe, or --model and --data, got neither whole", {
+      hint: "nautilus tune --model runs/demo --method lora --data chats.jsonl",
+    });
+  }
   const recipe = parseTuneRecipe(await loadRecipeValue(path, assignments));
-  if (options.force === true) rmSync(recipe.run, { recursive: true, force: true });
   using prepared = await prepareTuning(recipe);
   noteStatistics(prepared);
   if (options.showData !== undefined) {
     showData(prepared, options.showData === true ? shownExamples : options.showData);
     return;
   }
+  if (options.force === true && options.dryRun !== true) removeRun(recipe.run);
   using device = await openDevice({ kind: recipe.device, threads: recipe.threads });
   const outcome = await runTuning(prepared, device, {
     isJson: options.json === true,
@@ -141,7 +149,7 @@ async function runTuning(
   const rows = tuningRows(prepared, config.vocabSize);
   const numSteps =
     recipe.steps ?? Math.max(1, Math.ceil((recipe.epochs * rows.data.rowsPerEpoch) / recipe.batchSize));
-  note(`steps      ${numSteps} of ${recipe.batchSize} rows; an epoch is ${rows.data.rowsPerEpoch} rows`);
+  note(`steps      ${numSteps} of ${recipe.batchSize} rows; rows in an epoch: ${rows.data.rowsPerEpoch}`);
   if (isDry) return "finished";
   expectFreshRun(recipe);
   loadWeights(context, decoder, checkpoint.weights);
@@ -168,16 +176,6 @@ function tuningRows(prepared: PreparedTuning, vocabSize: number): Pick<Parts, "d
     data: new TuningRows(train, options),
     validation: validation.length === 0 ? undefined : new TuningRows(validation, options),
   };
-}
-
-/** A run of another recipe, or a finished one, is not gone on with unasked. Throws ConfigError. */
-function expectFreshRun({ run }: TuneRecipe): void {
-  const hasRun = existsSync(run) && readdirSync(run).length > 0;
-  if (hasRun && listCheckpoints(run).length === 0) {
-    throw new ConfigError("tune", `expected a new folder or a tuning run at ${run}, got something else`, {
-      hint: "name another run, or replace it with --force",
-    });
-  }
 }
 
 function checkpointOf({ context, decoder, adapter, prepared }: Parts) {
