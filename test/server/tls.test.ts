@@ -27,11 +27,9 @@ beforeAll(async () => {
   if (!hasOpenssl) return;
   folder = mkdtempSync(join(tmpdir(), "nautilus-tls-"));
   const [certFile, keyFile] = ["cert.pem", "key.pem"].map((name) => join(folder, name));
-  const made = spawnSync("openssl", [
-    ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"],
-    ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-    ...["-keyout", keyFile, "-out", certFile],
-  ]);
+  const wanted = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost";
+  const names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
+  const made = spawnSync("openssl", [...wanted.split(" "), ...names, "-keyout", keyFile, "-out", certFile]);
   expect(made.status, made.stderr.toString()).toBe(0);
   certificate = readFileSync(certFile);
   server = fakeServer({ options: { grpcPort: 0, tls: { certFile, keyFile } } });

@@ -32,7 +32,7 @@ export function eventAnswer(c: HttpContext, lines: EventLines): Response {
   const context = c.get("request");
   // Without a socket, as in app.request(), Hono gives no bindings at all.
   const bindings: Partial<SocketBindings> | undefined = c.env;
-  const outgoing = bindings?.outgoing as ServerResponse | undefined;
+  const outgoing = bindings?.outgoing;
   if (bindings === undefined || outgoing === undefined)
     return c.body(webStream(context, lines), 200, eventStreamHeaders);
   bindings.send = ({ status, headers }) => {
