@@ -20,7 +20,7 @@ import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
 import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
-import { packageVersion } from "../../server/version.ts";
+import { packageVersion } from "../../version.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { checkSettings } from "./settings.ts";
