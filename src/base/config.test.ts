@@ -21,4 +21,19 @@ describe("parseConfig", () => {
       '[recipe] optim.learningRate: expected number, got "x"',
     );
   });
+
+  it("says bounds in words", () => {
+    const bounds = z.strictObject({
+      share: z.number().max(1).optional(),
+      count: z.number().int().positive().optional(),
+      names: z.array(z.string()).min(1).optional(),
+    });
+    const messageFor = (value: unknown): (() => unknown) => {
+      return () => parseConfig("sampling", bounds, value);
+    };
+    expect(messageFor({ share: 3 })).toThrow("[sampling] share: expected a number <=1, got 3");
+    expect(messageFor({ count: 0 })).toThrow("[sampling] count: expected a number >0, got 0");
+    expect(messageFor({ count: 0.5 })).toThrow("[sampling] count: expected a whole number, got 0.5");
+    expect(messageFor({ names: [] })).toThrow("[sampling] names: expected a list of >=1 items, got []");
+  });
 });

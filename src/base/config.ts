@@ -42,12 +42,22 @@ function describeIssue(
     });
   }
   const got = valueAt(value, issue.path);
-  const expected = issue.message
-    .replace(/^Invalid (input|option): expected /, "")
-    .replace(/, received .*$/, "");
-  return new ConfigError(component, `${where}expected ${expected}, got ${describeValue(got)}`, {
+  return new ConfigError(component, `${where}expected ${expectedBy(issue)}, got ${describeValue(got)}`, {
     fields: { field, got },
   });
+}
+
+/** What zod's message says it wanted, in the words of our sentences: "a number <=1", "one of …". */
+function expectedBy(issue: z.core.$ZodIssue): string {
+  return issue.message
+    .replace(/^(Invalid (input|option)|Too (big|small)): expected /, "")
+    .replace(/, received .*$/, "")
+    .replace(
+      /^(number|string|array) to (be|have) /,
+      (_, kind: string, verb: string) =>
+        `a ${kind === "array" ? "list" : kind}${verb === "have" ? " of" : ""} `,
+    )
+    .replace(/^int$/, "a whole number");
 }
 
 function describeValue(value: unknown): string {

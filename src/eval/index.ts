@@ -24,7 +24,7 @@ export { compareLogs, compareValues, type Comparison, mcnemar } from "./report/c
 export { htmlReport } from "./report/html.ts";
 export { modelIndex } from "./report/modelIndex.ts";
 export { resultsJson, type ResultsContext } from "./report/resultsJson.ts";
-export { markdownTable, type ReportRow, reportRows, shown } from "./report/table.ts";
+export { columnNotes, markdownTable, type ReportRow, reportRows, shown } from "./report/table.ts";
 export { type LoggedSample, SampleLog } from "./sampleLog.ts";
 export type { MmluWay } from "./tasks/mmlu.ts";
 export { aliases, builtInGroups, builtInTasks, type Selection, TaskRegistry } from "./tasks/registry.ts";

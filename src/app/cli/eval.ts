@@ -24,7 +24,12 @@ export function registerEval(program: Command): void {
     .option("--url <address>", "a server instead: an OpenAI-compatible /v1, or a KServe model's address")
     .option("--model-name <name>", "which of the server's models (default: its only one)")
     .option("--tokenizer <path>", "its file or folder: for a server's model, or one that holds none")
-    .option("--max-length <tokens>", "longest prompt and answer of the server's model", wholeNumber(2), 4096)
+    .option("--api-key <key>", "where the server asks for one (default: NAUTILUS_API_KEY)")
+    .option(
+      "--max-length <tokens>",
+      "longest prompt and answer of the server's model (default: as it says, else 4096)",
+      wholeNumber(2),
+    )
     .option("--tasks <names>", "tasks and groups, separated by commas (see 'nautilus eval list')")
     .option("--data <folder>", "folder with the data sets (repeatable)", collect)
     .option("--fetch", "bring data sets that are missing from the hub into its cache; their licences are shown")

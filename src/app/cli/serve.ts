@@ -6,6 +6,7 @@ import {
   byteCount,
   collect,
   deviceOption,
+  precisionOption,
   quantiseOption,
   realNumber,
   threadsOption,
@@ -16,7 +17,11 @@ export function registerServe(program: Command): void {
   program
     .command("serve")
     .description("serve models over HTTP: OpenAI's routes, Triton's, metrics, and a playground at /")
-    .requiredOption("--model <folder>", "a run, a checkpoint or a model (repeatable)", collect)
+    .requiredOption(
+      "--model <folder>",
+      "a run, one of its checkpoints, a pulled org/name, or a model of any format (repeatable)",
+      collect,
+    )
     .option("--model-name <name>", "what clients call it, in the order of --model (repeatable)", collect)
     .option("--host <address>", "address to listen on; 0.0.0.0 lets other machines in", "127.0.0.1")
     .option("--port <number>", "port of HTTP; 0 takes any free one", wholeNumber(0), 8000)
@@ -29,7 +34,11 @@ export function registerServe(program: Command): void {
     )
     .option("--tls-cert <file>", "certificate in PEM: with --tls-key the server speaks TLS")
     .option("--tls-key <file>", "private key in PEM")
-    .option("--body-limit <size>", "largest body of a request", byteCount, 32 * 2 ** 20)
+    .addOption(
+      new Option("--body-limit <size>", "largest body of a request")
+        .argParser(byteCount)
+        .default(32 * 2 ** 20, "32MiB"),
+    )
     .option(
       "--request-timeout <seconds>",
       "from a request's arrival to its last token",
@@ -52,10 +61,15 @@ export function registerServe(program: Command): void {
       wholeNumber(1),
     )
     .addOption(quantiseOption())
-    .option("--adapter <name=folder>", "a LoRA adapter, served as model:name (repeatable)", collect)
+    .option(
+      "--adapter <name=folder>",
+      "a LoRA adapter or the run that made it, served as model:name (repeatable)",
+      collect,
+    )
     .option("--max-adapters <count>", "adapters that may be loaded at once", wholeNumber(0))
     .option("--max-adapter-rank <rank>", "highest rank of an adapter", wholeNumber(1), 16)
-    .addOption(new Option("--precision <dtype>", "of the weights").choices(["f32", "bf16"]))
+    .addOption(precisionOption())
+    .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .option("--no-playground", "serve no page at /")
     .option("--log-prompts", "put prompts into the log")
     .addOption(

@@ -40,7 +40,7 @@ export interface CompletionsOptions {
   name: string;
   tokenizer: Tokenizer | undefined;
   maxSequenceTokens: number;
-  apiKey?: string;
+  apiKey?: string | undefined;
   numConcurrent?: number;
 }
 

@@ -1,10 +1,11 @@
 /** `nautilus serve`: opens engines, starts the server, and ends both in order. */
 import { existsSync, readdirSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
 import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
+import { listCheckpoints } from "../../train/index.ts";
 import { openThreadedEngine } from "../api/openThreadedEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
 import type { ServerOptionsInput } from "../server/options.ts";
@@ -12,6 +13,7 @@ import { ServedModels } from "../server/servedModel.ts";
 import type { ServedModel } from "../server/servedModel.ts";
 import { createServer } from "../server/server.ts";
 import { stopSignal } from "../terminal/signals.ts";
+import { findAdapter } from "./adapter/adapter.ts";
 import { ensurePages } from "./buildPages.ts";
 import { findModel } from "./openModel.ts";
 
@@ -35,6 +37,7 @@ export interface ServeCliOptions {
   maxContext?: number;
   cacheTokens?: number;
   precision?: "f32" | "bf16";
+  tokenizer?: string;
   quantise?: QuantisedFormat;
   adapter?: string[];
   maxAdapters?: number;
@@ -56,10 +59,10 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
-    const { maxAdapters, maxAdapterRank } = options;
+    const { maxAdapters, maxAdapterRank, tokenizer } = options;
     const loading = { adapters, maxAdapters, maxAdapterRank };
     const size = { maxSequences, maxContext, cacheTokens };
-    const settings = { model, ...size, ...loading, precision, quantise, device, threads };
+    const settings = { model, ...size, ...loading, precision, quantise, tokenizer, device, threads };
     const onCrash = (error: unknown): void =>
       note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);
     const opened = engines.use(await openThreadedEngine(settings, onCrash));
@@ -101,7 +104,9 @@ function namesOf({ model, modelName = [] }: ServeCliOptions): string[] {
 function nameOf(path: string): string {
   if (!existsSync(path) && findCachedModel(path, hubSettings().cacheFolder) !== undefined)
     return basename(path.split("@")[0]);
-  return basename(findModel(path).replace(/[/\\]model$/, ""));
+  // Of a run its own name: that of its newest checkpoint is a number of steps, and changes.
+  const found = listCheckpoints(path).length > 0 ? resolve(path) : findModel(path).replace(/[/\\]model$/, "");
+  return basename(resolve(found)).replace(/\.(nemo|gguf)$/, "");
 }
 
 function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
@@ -159,6 +164,7 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
     "",
     ...(options.playground ? [`  Playground   ${url}/`] : []),
     `  OpenAI API   ${url}/v1`,
+    `  KServe API   ${url}/v2${options.grpcPort === undefined ? "" : `, gRPC on port ${options.grpcPort}`}`,
     `  Metrics      ${url}/metrics`,
     `  API document ${url}/openapi.json`,
     "",
@@ -171,11 +177,11 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
   return lines.join("\n");
 }
 
-/** "name=folder" as folders by name. Throws ConfigError. */
+/** "name=folder" as folders by name, also of tuning runs. Throws ConfigError, CheckpointError. */
 function adaptersOf(given: readonly string[]): Record<string, string> {
   const pairs = given.map((text) => {
     const at = text.indexOf("=");
-    if (at > 0 && at < text.length - 1) return [text.slice(0, at), text.slice(at + 1)] as const;
+    if (at > 0 && at < text.length - 1) return [text.slice(0, at), findAdapter(text.slice(at + 1))] as const;
     throw new ConfigError("serve", `--adapter: expected name=folder, got '${text}'`);
   });
   const names = pairs.map(([name]) => name);

@@ -4,12 +4,13 @@
  * bias over rows. Descriptors and the algorithm are kept per kind of product, so that a call costs one native call.
  * Knows the rule by which an algorithm is chosen; tuning.ts does the timing.
  */
-import { UnsupportedOpError, type Dtype } from "../../base/index.ts";
+import { dtypeBytes, UnsupportedOpError, type Dtype } from "../../base/index.ts";
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
 import { runMatvec } from "./launch/matvec.ts";
-import { address, addressOf, cudaTypes, f32, i64, kernel, pointer, type LaunchContext } from "./launcher.ts";
+import { accumulatedRows, launchAdd, launchFinish, needsAccumulator } from "./launch/product.ts";
+import { addressOf, type LaunchContext } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
 import { NativeWords } from "./native.ts";
 import type { CudaSession } from "./session.ts";
@@ -24,17 +25,6 @@ const leastTimedFlops = 2e8;
 /** Serving meets ever new numbers of rows; plans are cheap to make again, and graphs hold none. */
 const mostPlans = 8192;
 
-const finishProduct = (["f32", "bf16"] as const).map((c) => ({
-  c,
-  kernels: (["f32", "bf16"] as const).map((bias) =>
-    kernel({
-      file: "matmul.cu",
-      entry: "finish_product",
-      defines: { T: cudaTypes[c], Bias: cudaTypes[bias] },
-    }),
-  ),
-}));
-
 interface Plan {
   readonly descriptors: LtDescriptors;
   /** Holds the algorithm's bytes for native code. */
@@ -43,6 +33,30 @@ interface Plan {
 }
 
 type MatmulArguments = OpArguments<"matmul">;
+
+/** A matrix by its address. */
+interface Operand {
+  readonly address: number;
+  readonly dtype: Dtype;
+}
+
+/** The operator's arguments with addresses for tensors. */
+interface Product extends Omit<MatmulArguments, "a" | "b" | "c" | "bias"> {
+  readonly a: Operand;
+  readonly b: Operand;
+  readonly c: Operand;
+  readonly bias: Operand | undefined;
+}
+
+function operandOf(tensor: TensorArgument): Operand {
+  return { address: addressOf(tensor), dtype: tensor.dtype };
+}
+
+/** What is used of cuBLASLt; tests put their own in its place. */
+export type ProductLibrary = Pick<
+  CublasLt,
+  "version" | "describe" | "setBias" | "algorithms" | "checkAlgorithm" | "run" | "destroy" | "dispose"
+>;
 
 /** Whether the products of these dtypes are supported: f32 of f32, bf16 or f32 of bf16. */
 export function supportsMatmul(dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
@@ -60,7 +74,7 @@ function alignmentOf(value: number): number {
 export class CudaMatmul {
   readonly #session: CudaSession;
   readonly #memory: CudaMemory;
-  readonly #library: CublasLt;
+  readonly #library: ProductLibrary;
   readonly #cache: AlgorithmCache;
   readonly #allowsTf32: boolean;
   /** NAUTILUS_MATVEC=off leaves every product to the library, to compare. */
@@ -70,10 +84,14 @@ export class CudaMatmul {
   /** Alpha and beta of the present call. */
   readonly #scalars = new NativeWords(1);
 
-  constructor(session: CudaSession, memory: CudaMemory, options: { allowsTf32: boolean }) {
+  constructor(
+    session: CudaSession,
+    memory: CudaMemory,
+    options: { allowsTf32: boolean; library?: ProductLibrary },
+  ) {
     this.#session = session;
     this.#memory = memory;
-    this.#library = new CublasLt(session.driver.majors);
+    this.#library = options.library ?? new CublasLt(session.driver.majors);
     this.#cache = new AlgorithmCache(session.name, this.#library.version);
     this.#allowsTf32 = options.allowsTf32;
   }
@@ -89,17 +107,68 @@ export class CudaMatmul {
           (bias === undefined ? "" : ` with a bias of ${bias.dtype}`),
       );
     if (k === 0) {
-      this.#finish(context, args, args.beta);
+      launchFinish(context, args, args.beta);
       return;
     }
     if (this.#usesMatvec && runMatvec(context, args)) return;
-    const fused = bias === undefined || bias.dtype === c.dtype ? this.#plan(context, args, bias) : undefined;
-    const plan = fused ?? (bias === undefined ? undefined : this.#plan(context, args, undefined));
-    if (plan === undefined)
-      throw new UnsupportedOpError("cuda", `expected a product that cuBLASLt can do, got ${describe(args)}`);
-    this.#queue(context, plan, args, fused === undefined ? undefined : bias);
-    if (fused === undefined && bias !== undefined) this.#finish(context, args, 1);
+    if (needsAccumulator(args)) this.#accumulate(context, args);
+    else this.#multiply(context, args);
   };
+
+  /** The product and what is added to it by the library, but for a bias of another dtype. */
+  #multiply(context: LaunchContext, args: MatmulArguments): void {
+    const { bias, c } = args;
+    const plain: Product = {
+      ...args,
+      a: operandOf(args.a),
+      b: operandOf(args.b),
+      c: operandOf(c),
+      bias: undefined,
+    };
+    const withBias =
+      bias !== undefined && bias.dtype === c.dtype ? { ...plain, bias: operandOf(bias) } : undefined;
+    const fused = withBias && this.#plan(context, withBias);
+    const product = fused === undefined || withBias === undefined ? plain : withBias;
+    const plan = fused ?? this.#plan(context, plain);
+    if (plan === undefined) throw unsupported(args);
+    const neededBytes = plan.algorithmWorkspaceBytes;
+    this.#queue(context, plan, {
+      product,
+      workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
+    });
+    if (fused === undefined && bias !== undefined) launchFinish(context, args, 1);
+  }
+
+  /** The product to f32 scratch, some rows at a time, and a kernel of ours that adds the rest and rounds once. */
+  #accumulate(context: LaunchContext, args: MatmulArguments): void {
+    const { m, n, lda, transposeA } = args;
+    const [a, b] = [operandOf(args.a), operandOf(args.b)];
+    const step = accumulatedRows(m, n);
+    const rowBytes = (transposeA === 1 ? 1 : lda) * dtypeBytes(a.dtype);
+    for (let start = 0; start < m; start += step) {
+      const numRows = Math.min(step, m - start);
+      const productBytes = Math.ceil((numRows * n * 4) / 256) * 256;
+      const product: Product = {
+        ...args,
+        a: { ...a, address: a.address + start * rowBytes },
+        b,
+        c: { address: context.workspace(productBytes), dtype: "f32" },
+        bias: undefined,
+        m: numRows,
+        ldc: n,
+        beta: 0,
+      };
+      const plan = this.#plan(context, product);
+      if (plan === undefined) throw unsupported(args);
+      // An operator has one block of scratch: the product, and behind it what the algorithm needs.
+      const scratch = context.workspace(productBytes + plan.algorithmWorkspaceBytes);
+      this.#queue(context, plan, {
+        product: { ...product, c: { address: scratch, dtype: "f32" } },
+        workspace: plan.algorithmWorkspaceBytes === 0 ? 0 : scratch + productBytes,
+      });
+      launchAdd(context, args, { product: scratch, start, numRows });
+    }
+  }
 
   /** Never throws. */
   dispose(): void {
@@ -112,57 +181,35 @@ export class CudaMatmul {
     this.#plans.clear();
   }
 
-  #queue(context: LaunchContext, plan: Plan, args: MatmulArguments, bias: TensorArgument | undefined): void {
-    if (bias !== undefined) this.#library.setBias(plan.descriptors, addressOf(bias));
-    this.#scalars.f32[0] = args.alpha;
-    this.#scalars.f32[1] = args.beta;
-    const neededBytes = plan.algorithmWorkspaceBytes;
+  #queue(
+    context: LaunchContext,
+    plan: Plan,
+    { product, workspace }: { product: Product; workspace: number },
+  ): void {
+    if (product.bias !== undefined) this.#library.setBias(plan.descriptors, product.bias.address);
+    this.#scalars.f32[0] = product.alpha;
+    this.#scalars.f32[1] = product.beta;
     this.#library.run(
       plan.descriptors,
       {
-        a: addressOf(args.b),
-        b: addressOf(args.a),
-        d: addressOf(args.c),
+        a: product.b.address,
+        b: product.a.address,
+        d: product.c.address,
         scalars: this.#scalars.address,
       },
       {
         address: plan.algorithm.address,
-        workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
-        workspaceBytes: neededBytes,
+        workspace,
+        workspaceBytes: plan.algorithmWorkspaceBytes,
         stream: context.stream,
       },
     );
   }
 
-  /** c = beta * c + bias. */
-  #finish(context: LaunchContext, args: MatmulArguments, beta: number): void {
-    const { c, bias, m, n, ldc } = args;
-    const row = finishProduct[c.dtype === "bf16" ? 1 : 0];
-    // A grid has at most 65,535 rows.
-    for (let start = 0; start < m; start += 65_535) {
-      const numRows = Math.min(65_535, m - start);
-      context.launch(
-        row.kernels[bias?.dtype === "bf16" ? 1 : 0],
-        { grid: [Math.min(64, Math.ceil(n / 256)), numRows], block: 256 },
-        [
-          address(addressOf(c) + start * ldc * (c.dtype === "bf16" ? 2 : 4)),
-          pointer(bias),
-          i64(n),
-          i64(ldc),
-          f32(beta),
-        ],
-      );
-    }
-  }
-
-  #plan(context: LaunchContext, args: MatmulArguments, bias: TensorArgument | undefined): Plan | undefined {
-    const { a, b, c, m, n, k, lda, ldb, ldc, transposeA, transposeB } = args;
-    const alignments = [
-      alignmentOf(addressOf(b)),
-      alignmentOf(addressOf(a)),
-      alignmentOf(addressOf(c)),
-    ] as const;
-    const flags = `${transposeA}${transposeB}${bias === undefined ? 0 : 1}${args.beta === 0 ? 0 : 1}`;
+  #plan(context: LaunchContext, product: Product): Plan | undefined {
+    const { a, b, c, bias, m, n, k, lda, ldb, ldc, transposeA, transposeB } = product;
+    const alignments = [alignmentOf(b.address), alignmentOf(a.address), alignmentOf(c.address)] as const;
+    const flags = `${transposeA}${transposeB}${bias === undefined ? 0 : 1}${product.beta === 0 ? 0 : 1}`;
     const key = `${m} ${n} ${k} ${lda} ${ldb} ${ldc} ${flags} ${a.dtype} ${c.dtype} ${alignments.join(" ")}`;
     const known = this.#plans.get(key);
     if (known !== undefined || this.#plans.has(key)) return known;
@@ -181,8 +228,8 @@ export class CudaMatmul {
       alignments,
     };
     const descriptors = this.#library.describe(problem, { allowsTf32: this.#allowsTf32 });
-    if (bias !== undefined) this.#library.setBias(descriptors, addressOf(bias));
-    const chosen = this.#choose(context, { key, problem, descriptors, args });
+    if (bias !== undefined) this.#library.setBias(descriptors, bias.address);
+    const chosen = this.#choose(context, { key, problem, descriptors, product });
     let plan: Plan | undefined;
     if (chosen === undefined) this.#library.destroy(descriptors);
     else {
@@ -202,10 +249,10 @@ export class CudaMatmul {
    */
   #choose(
     context: LaunchContext,
-    request: { key: string; problem: LtProblem; descriptors: LtDescriptors; args: MatmulArguments },
+    request: { key: string; problem: LtProblem; descriptors: LtDescriptors; product: Product },
   ): LtAlgorithm | undefined {
-    const { key, problem, descriptors, args } = request;
-    const { m, n, k } = args;
+    const { key, problem, descriptors, product } = request;
+    const { m, n, k } = product;
     const isWorthTiming =
       !context.isDeterministic &&
       2 * m * n * k >= leastTimedFlops &&
@@ -229,10 +276,10 @@ export class CudaMatmul {
         problem,
         descriptors,
         candidates,
-        a: addressOf(args.b),
-        b: addressOf(args.a),
-        d: addressOf(args.c),
-        beta: args.beta,
+        a: product.b.address,
+        b: product.a.address,
+        d: product.c.address,
+        beta: product.beta,
       },
     );
     if (timed === undefined) return candidates[0];
@@ -241,6 +288,9 @@ export class CudaMatmul {
   }
 }
 
-function describe({ m, n, k, lda, ldb, ldc, a, c }: MatmulArguments): string {
-  return `m ${m}, n ${n}, k ${k}, row strides ${lda}, ${ldb}, ${ldc}, ${a.dtype} to ${c.dtype}`;
+function unsupported({ m, n, k, lda, ldb, ldc, a, c }: MatmulArguments): UnsupportedOpError {
+  return new UnsupportedOpError(
+    "cuda",
+    `expected a product that cuBLASLt can do, got m ${m}, n ${n}, k ${k}, row strides ${lda}, ${ldb}, ${ldc}, ${a.dtype} to ${c.dtype}`,
+  );
 }

@@ -37,7 +37,7 @@ export interface TimedChoice {
 export interface TuningTools {
   readonly session: CudaSession;
   readonly memory: CudaMemory;
-  readonly library: CublasLt;
+  readonly library: Pick<CublasLt, "run">;
   readonly context: LaunchContext;
 }
 

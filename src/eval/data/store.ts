@@ -132,7 +132,7 @@ export class DataStore {
       "eval",
       `expected the ${split} split of ${source.folder} at ${where === "" ? "the data folder" : where}, got ${folders.some((folder) => existsSync(join(folder, source.folder))) ? "none of its files" : "nothing there"}`,
       {
-        hint: `get it from ${source.homepage} (licence: ${source.licence})${hub}; it is looked for as ${(source.splits[split] ?? []).join(", ")}`,
+        hint: `get it from ${source.homepage} (licence: ${source.licence})${hub}; it is looked for as ${(source.splits[split] ?? []).join(", ")}; --data names another folder`,
         fields: { folder: source.folder, split },
       },
     );

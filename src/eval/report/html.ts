@@ -2,7 +2,7 @@
 import type { EvaluationResult, TaskResult } from "../evaluate.ts";
 import type { LoggedSample } from "../sampleLog.ts";
 import { pageScript, pageStyle } from "./page.ts";
-import { shown } from "./table.ts";
+import { columnNotes, shown } from "./table.ts";
 import type { ReportRow } from "./table.ts";
 
 export interface HtmlOptions {
@@ -50,7 +50,7 @@ function tableOf(rows: readonly ReportRow[]): string {
         `<tr><td>${escape(title)}<td>${numShots ?? ""}<td>${escape(metric)}${filter === "none" ? "" : ` <small>${escape(filter)}</small>`}<td><b>${shown(figure.value, isShare)}</b><td>${shown(figure.standardError, isShare)}${hasNvidia ? `<td>${shown(nvidia?.value, isShare)}` : ""}<td>${card?.toFixed(1) ?? ""}</tr>`,
     )
     .join("");
-  return `<table><thead><tr><th>Task<th>Shots<th>Metric<th>Value<th>±${hasNvidia ? "<th>NVIDIA's copy" : ""}<th>Card</tr></thead><tbody>${body}</tbody></table>`;
+  return `<table><thead><tr><th>Task<th>Shots<th>Metric<th>Value<th>±${hasNvidia ? "<th>NVIDIA's copy" : ""}<th>Card</tr></thead><tbody>${body}</tbody></table><p class="hint">${columnNotes(rows)}</p>`;
 }
 
 /** A bar for each member of each group that has tasks as members. */

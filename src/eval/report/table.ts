@@ -82,3 +82,14 @@ export function markdownTable(rows: readonly ReportRow[]): string {
   const rule = `| ${widths.map((width, column) => (column < 4 && column !== 1 ? "-".repeat(width) : `${"-".repeat(Math.max(1, width - 1))}:`)).join(" | ")} |`;
   return `${[line(header), rule, ...cells.map(line)].join("\n")}\n`;
 }
+
+/** What the last columns are, for readers who did not make the table; "" where it has none of them. */
+export function columnNotes(rows: readonly ReportRow[]): string {
+  const notes = [
+    ...(rows.some(({ card }) => card !== undefined) ? ["Card: what the card of Nemotron-3-8B gives."] : []),
+    ...(rows.some(({ nvidia }) => nvidia !== undefined)
+      ? ["NVIDIA's copy: as its copy of the harness scores."]
+      : []),
+  ];
+  return notes.join(" ");
+}

@@ -30,15 +30,17 @@ export function compareCommand(first: string, second: string, { json }: { json?:
     process.stdout.write(`${JSON.stringify(rows, undefined, 2)}\n`);
     return;
   }
-  const number = (value: number): string => value.toFixed(4).padStart(9);
-  process.stdout.write(`${"task and metric".padEnd(48)}     first    second    change        ±         p\n`);
+  const number = (value: number): string => value.toFixed(4).padStart(8);
+  process.stdout.write(
+    `${"task and metric (samples)".padEnd(34)}    first   second   change        ±        p\n`,
+  );
   for (const { task, metric, numSamples, first: a, second: b, difference, standardError, pValue } of rows) {
     const isClear = pValue < 0.05 ? " *" : "";
     process.stdout.write(
-      `${`${task} ${metric} (${numSamples})`.padEnd(48)} ${number(a)} ${number(b)} ${number(difference)} ${number(standardError)} ${number(pValue)}${isClear}\n`,
+      `${`${task} ${metric.replace(/,none$/, "")} (${numSamples})`.padEnd(34)} ${number(a)} ${number(b)} ${number(difference)} ${number(standardError)} ${number(pValue)}${isClear}\n`,
     );
   }
   process.stdout.write(
-    "* less than 1 in 20 by chance (McNemar's exact test, or a paired z-test for graded metrics)\n",
+    "* less than 1 in 20 by chance (McNemar's exact test, or a paired z-test for\n  graded metrics)\n",
   );
 }

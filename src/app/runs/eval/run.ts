@@ -4,6 +4,7 @@ import { pathToFileURL } from "node:url";
 import { ConfigError, formatCount, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
 import type { QuantisedFormat } from "../../../device/index.ts";
 import {
+  columnNotes,
   DataStore,
   evaluate,
   htmlReport,
@@ -19,7 +20,7 @@ import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
 import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
-import { packageVersion } from "../../server/version.ts";
+import { packageVersion } from "../../version.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { fetchFromHub } from "./fetchFromHub.ts";
@@ -31,7 +32,8 @@ export interface EvalCliOptions {
   modelName?: string;
   adapter?: string;
   tokenizer?: string;
-  maxLength: number;
+  maxLength?: number;
+  apiKey?: string;
   tasks?: string;
   data?: string[];
   fetch?: boolean;
@@ -77,6 +79,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     const model = await openServedModel({
       url: options.url,
       name: options.modelName,
+      apiKey: options.apiKey ?? process.env["NAUTILUS_API_KEY"],
       tokenizer,
       maxSequenceTokens: options.maxLength,
     });
@@ -212,6 +215,7 @@ async function run(
   });
   if (options.output !== undefined)
     writeReports(options.output, { result, rows, json, modelName: model.name });
+  if (options.json !== true && columnNotes(rows) !== "") note(columnNotes(rows));
   process.stdout.write(
     options.json === true ? `${JSON.stringify(json, undefined, 2)}\n` : markdownTable(rows),
   );
