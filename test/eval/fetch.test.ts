@@ -69,12 +69,16 @@ describe("a data set that is not here", () => {
   it("comes from the hub, the asked split alone, into the cache of Python's library", async () => {
     const open = await opened("openbookqa");
     expect(open.numSamples).toBe(documents["openbookqa"].length);
-    expect(open.sample(0).requests[0]).toMatchObject({ context: documents["openbookqa"][0]["question_stem"] });
+    expect(open.sample(0).requests[0]).toMatchObject({
+      context: documents["openbookqa"][0]["question_stem"],
+    });
     expect(lstatSync(join(snapshot(), path)).isSymbolicLink()).toBe(true);
     expect(readFileSync(join(cache, "datasets--allenai--openbookqa", "refs", "main"), "utf8")).toBe(commit);
     const blob = join(cache, "datasets--allenai--openbookqa", "blobs", sha256(openbookqa));
     expect(readFileSync(blob)).toEqual(openbookqa);
-    expect(server.seen.filter((entry) => entry.server === "storage").map((entry) => entry.path)).toEqual([path]);
+    expect(server.seen.filter((entry) => entry.server === "storage").map((entry) => entry.path)).toEqual([
+      path,
+    ]);
     expect(existsSync(join(cache, "models--allenai--openbookqa"))).toBe(false);
   });
 
@@ -111,7 +115,9 @@ describe("refusals", () => {
   });
 
   it("of a data set that is not there, is gated, or lacks the split", async () => {
-    await expect(opened("boolq")).rejects.toThrow(/expected a data set named aps\/super_glue at .*, got none/);
+    await expect(opened("boolq")).rejects.toThrow(
+      /expected a data set named aps\/super_glue at .*, got none/,
+    );
     server.datasets.set("aps/super_glue", {
       commit,
       gated: "auto",

@@ -97,7 +97,8 @@ export class HubClient {
   /** Every file of a commit. Throws HubError, also for a name that would leave the model's folder. */
   async files(name: string, commit: string, signal?: AbortSignal): Promise<HubFile[]> {
     const files: HubFile[] = [];
-    let url: string | undefined = `${this.#endpoint}/api/${this.#names.plural}/${name}/tree/${commit}?recursive=true`;
+    let url: string | undefined =
+      `${this.#endpoint}/api/${this.#names.plural}/${name}/tree/${commit}?recursive=true`;
     while (url !== undefined) {
       const page: { value: z.output<typeof treeSchema>; next: string | undefined } = await this.#json(
         url,

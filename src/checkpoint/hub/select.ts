@@ -21,7 +21,10 @@ export interface FileChoice {
 }
 
 /** Picks the files of a pull. Throws ConfigError where the patterns leave none. */
-export function chooseFiles(files: readonly HubFile[], { include, firstOf, exclude = [] }: FilePatterns): FileChoice {
+export function chooseFiles(
+  files: readonly HubFile[],
+  { include, firstOf, exclude = [] }: FilePatterns,
+): FileChoice {
   const notes: string[] = [];
   const excludes = exclude.map(patternOf);
   const matching = (patterns: readonly string[]): HubFile[] => {

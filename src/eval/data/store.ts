@@ -127,7 +127,10 @@ export class DataStore {
   #missing(source: DataSource<unknown>, split: string): DataError {
     const { folders, fetch } = this.#options;
     const where = folders.map((folder) => join(folder, source.folder)).join(" or ");
-    const hub = source.hub === undefined ? "" : `, on the hub as ${source.hub.repository}${fetch === undefined ? ", which --fetch brings" : ""}`;
+    const hub =
+      source.hub === undefined
+        ? ""
+        : `, on the hub as ${source.hub.repository}${fetch === undefined ? ", which --fetch brings" : ""}`;
     return new DataError(
       "eval",
       `expected the ${split} split of ${source.folder} at ${where === "" ? "the data folder" : where}, got ${folders.some((folder) => existsSync(join(folder, source.folder))) ? "none of its files" : "nothing there"}`,

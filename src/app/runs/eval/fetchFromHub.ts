@@ -107,8 +107,12 @@ function missing(
   const hint = isOffline
     ? `fetch it while HF_HUB_OFFLINE is not set, or get it from ${homepage}; licence: ${licence}`
     : `get it from ${homepage}; licence: ${licence}; ${names}`;
-  return new DataError("eval", `expected the ${split} split of ${folder} in ${where}, got none of its files`, {
-    hint,
-    fields: { folder, split },
-  });
+  return new DataError(
+    "eval",
+    `expected the ${split} split of ${folder} in ${where}, got none of its files`,
+    {
+      hint,
+      fields: { folder, split },
+    },
+  );
 }
