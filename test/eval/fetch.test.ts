@@ -137,8 +137,17 @@ describe("nautilus eval", () => {
   const run = async (...args: string[]) =>
     await startCli(
       [
-        ...["eval", "--model", fixture("model"), "--device", "cpu", "--bootstrap-iterations", "0"],
-        ...["--tasks", "openbookqa", "--data", join(cache, "nothing"), "--json", ...args],
+        "eval",
+        "--model",
+        fixture("model"),
+        "--device",
+        "cpu",
+        "--tasks",
+        "openbookqa",
+        "--data",
+        join(cache, "nothing"),
+        "--json",
+        ...args,
       ],
       { env: environment() },
     ).result;
