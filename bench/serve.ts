@@ -5,6 +5,7 @@
  *
  *   node bench/serve.ts overhead                                  a server with an instant engine
  *   node bench/serve.ts connections [--count 2000]
+ *   node bench/serve.ts streams [--count 256]                     tokens a second through HTTP, engine instant
  *   node bench/serve.ts load --url http://127.0.0.1:8000 [--rate 4] [--requests 100] [--scale 0.25] [--closed 16]
  *
  * Loopback only; counts and times are bounded.
@@ -32,7 +33,7 @@ const { positionals, values } = parseArgs({
     requests: { type: "string", default: "100" },
     scale: { type: "string", default: "1" },
     closed: { type: "string" },
-    count: { type: "string", default: "2000" },
+    count: { type: "string" },
   },
 });
 
@@ -205,7 +206,7 @@ async function withFakeServer(tokenMs: number, body: (url: string) => Promise<vo
 
 /** Connections that are all open at once, each with a stream of twenty tokens. */
 async function connections(): Promise<void> {
-  const count = Math.min(mostRequests, Number(values.count));
+  const count = Math.min(mostRequests, Number(values.count ?? "2000"));
   await withFakeServer(200, async (url) => {
     const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
     const body = { prompt: [4, 5, 6], max_tokens: 20, ignore_eos: true, stream: true };
@@ -232,9 +233,34 @@ async function overhead(): Promise<void> {
   });
 }
 
-const modes: Record<string, () => Promise<void>> = { load, connections, overhead };
+/** Streams of an instant engine, all at once: what the server can write, and what of its own time a token takes. */
+async function streams(): Promise<void> {
+  const count = Math.min(mostRequests, Number(values.count ?? "256"));
+  await withFakeServer(0, async (url) => {
+    const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+    const body = { prompt: [4, 5, 6], max_tokens: 512, ignore_eos: true, stream: true };
+    const round = () => Promise.all(Array.from({ length: count }, () => ask(url, agent, body)));
+    await round();
+    const before = await cpuSeconds(url);
+    const timings = await round();
+    const used = (await cpuSeconds(url)) - before;
+    agent.destroy();
+    const numTokens = timings.reduce((total, timing) => total + timing.numTokens, 0);
+    console.log(`${count} streams of 512 tokens at once; client and server share the machine`);
+    console.log(`server           ${((used / numTokens) * 1e6).toFixed(1)} us of processor time a token`);
+    report(timings);
+  });
+}
+
+/** Processor time that a server has used, by its own metrics. */
+async function cpuSeconds(url: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^nautilus_process_cpu_seconds_total (\S+)$/m.exec(text)?.[1]);
+}
+
+const modes: Record<string, () => Promise<void>> = { load, connections, overhead, streams };
 const mode = modes[positionals[0] ?? ""];
 if (mode === undefined) {
-  console.error(`[bench] expected load, connections or overhead, got ${positionals[0] ?? "none"}`);
+  console.error(`[bench] expected load, connections, overhead or streams, got ${positionals[0] ?? "none"}`);
   process.exitCode = 2;
 } else await mode();

@@ -18,6 +18,8 @@ export { batchOf, TuningRows } from "./tuning/data.ts";
 export type { TuningBatchOptions } from "./tuning/data.ts";
 export { pairLoss, unpairedLoss } from "./tuning/objective.ts";
 export type { PairScores, PreferenceObjective } from "./tuning/objective.ts";
+export { hasDiverged, smoothedLosses, suggestRate, sweepRates } from "./tuning/rateFinder.ts";
+export type { RatePoint, RateSuggestion, RateSweep } from "./tuning/rateFinder.ts";
 export { defineTune, parseTuneRecipe, preferenceObjective, tuningRate } from "./tuning/recipe.ts";
 export type { TuneRecipe, TuneRecipeInput } from "./tuning/recipe.ts";
 export { PreferenceStep } from "./tuning/preferenceStep.ts";

@@ -110,6 +110,33 @@ describe("nautilus tune", () => {
     expect((await say("--model", model)).stdout).not.toBe(unmerged.stdout);
   }, 120_000);
 
+  it("says what a run takes, and sweeps the learning rate, without leaving anything", async () => {
+    const lora = await runCli(...tune("dry", "--dry-run", "--json"));
+    const full = await runCli(...tune("dry", "--dry-run", "--json", "--set", "method=full"));
+    const [frozen, whole] = [lora, full].map(({ stdout }) => JSON.parse(stdout));
+    expect(frozen.parameters).toBe(whole.parameters);
+    expect(whole.trained).toBe(whole.parameters);
+    expect(frozen.memory.gradients).toBe(4 * frozen.trained);
+    expect(frozen.memory.optimizer).toBe(8 * frozen.trained);
+    expect(frozen.memory.parameters).toBe(4 * (frozen.parameters + frozen.trained));
+    const small = await runCli(...tune("dry", "--dry-run", "--json", "--set", "quantise=nf4"));
+    expect(JSON.parse(small.stdout).memory.parameters).toBeLessThan(frozen.memory.parameters);
+
+    const swept = await runCli(...tune("dry", "--find-lr", "60", "--json"));
+    const { steepest, points } = JSON.parse(swept.stdout);
+    expect(points[0].rate).toBeCloseTo(1e-6, 12);
+    expect(points.length).toBeGreaterThan(20);
+    const lowest = points.reduce((best: { smoothed: number }, point: { smoothed: number }) =>
+      point.smoothed < best.smoothed ? point : best,
+    );
+    expect(lowest.smoothed).toBeLessThan(points[0].smoothed - 0.3);
+    expect(steepest).toBeGreaterThan(1e-5);
+    expect(steepest).toBeLessThan(lowest.rate);
+    const shown = await runCli(...tune("dry", "--find-lr", "60"));
+    expect(shown.stdout).toMatch(/suggested: --set optim.lr=/);
+    expect(existsSync(at("dry"))).toBe(false);
+  }, 120_000);
+
   it("stops early, and tells what is wrong before anything is computed", async () => {
     const early = await runCli(
       ...tune("early", "--set", "steps=400", "--set", "evaluation.patience=1", "--set", "optim.lr=3"),

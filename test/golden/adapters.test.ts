@@ -7,10 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { numElements } from "../../src/base/index.ts";
 import { openSafetensors } from "../../src/checkpoint/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import type { Device } from "../../src/device/index.ts";
 import {
+  adapterSpecs,
   createAdapter,
   Decoder,
   loadAdapter,
@@ -154,6 +156,9 @@ describe("a fresh adapter", () => {
     );
     const base = logits(decoder);
     const adapter = createAdapter(decoder, { family: family(), config, dtype: "f32" });
+    const specs = adapterSpecs(decoder.config, { family: family(), config });
+    expect(specs.map(({ name }) => name)).toEqual([...adapter.parameters].map(({ name }) => name));
+    expect(specs.reduce((sum, { shape }) => sum + numElements(shape), 0)).toBe(adapter.numParameters);
     adapter.initialise(context, 3);
     withAdapter(adapter, () => expect(largestDifference(logits(decoder), base)).toBe(0));
   });

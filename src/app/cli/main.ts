@@ -2,9 +2,9 @@
  * The command line. Each verb is one file that says its options; what a verb does is imported when it runs, so that
  * `nautilus --help` stays quick. Exit codes: 0 done, 2 the user's mistake (one sentence), 1 a fault of ours, 130 interrupted.
  */
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { NautilusError, messageOf } from "../../base/index.ts";
+import { packageVersion } from "../version.ts";
 import { registerAdapter } from "./adapter.ts";
 import { registerBench } from "./bench.ts";
 import { registerConvert } from "./convert.ts";
@@ -22,18 +22,10 @@ import { registerTokenizer } from "./tokenizer.ts";
 import { registerTrain } from "./train.ts";
 import { registerTune } from "./tune.ts";
 
-function version(): string {
-  const text = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
-  const parsed: unknown = JSON.parse(text);
-  return typeof parsed === "object" && parsed !== null && "version" in parsed
-    ? String(parsed.version)
-    : "unknown";
-}
-
 function buildProgram(): Command {
   const program = new Command("nautilus")
     .description("Train, customise and serve Nemotron-class language models, from Node")
-    .version(version())
+    .version(packageVersion())
     .option("--debug", "print stack traces of errors")
     .showHelpAfterError("(run with --help for the options)")
     .exitOverride();

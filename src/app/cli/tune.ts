@@ -18,7 +18,12 @@ export function registerTune(program: Command): void {
     .option("--run <folder>", "folder of the run (default without a recipe: runs/tune)")
     .option("--set <path=value>", "change a field of the recipe, e.g. optim.lr=1e-3 (repeatable)", collect)
     .option("--show-data [count]", "print examples with what is learnt of them, and stop", wholeNumber(1))
-    .option("--dry-run", "check the recipe and the data, say what would be trained, and stop")
+    .option(
+      "--find-lr [steps]",
+      "sweep the learning rate, show the losses and a suggestion, and stop",
+      wholeNumber(2),
+    )
+    .option("--dry-run", "check recipe and data, say what would be trained and the memory it takes, and stop")
     .option("--force", "replace a run that is there")
     .addOption(deviceOption().default(undefined))
     .addOption(threadsOption())

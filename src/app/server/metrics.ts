@@ -107,6 +107,16 @@ export class ServerMetrics implements Disposable {
     gauge("sequences_admitted", "Sequences handed to engines", () => admission.numHeld);
     gauge("queue_depth", "Sequences that wait in the server", () => admission.numWaiting);
     gauge("resident_memory_bytes", "Resident memory of the process", () => process.memoryUsage.rss());
+    const cpu = new Counter({
+      name: "nautilus_process_cpu_seconds_total",
+      help: "Processor time of the process, all threads",
+      registers,
+      collect: () => {
+        const { user, system } = process.cpuUsage();
+        cpu.reset();
+        cpu.inc((user + system) / 1e6);
+      },
+    });
     const delay = new Gauge({
       name: "nautilus_event_loop_delay_seconds",
       help: "How late the event loop is, beyond its timer",

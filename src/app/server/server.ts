@@ -13,16 +13,17 @@ import { ApiKeys } from "./apiKeys.ts";
 import { infoRoutes, mountInfo } from "./health/info.ts";
 import { mountHealth } from "./health/health.ts";
 import type { HttpApp, HttpEnvironment } from "./http/environment.ts";
+import { fetchOf } from "./http/eventStream.ts";
 import { mountFailures } from "./http/failures.ts";
 import { safeHeaders, withApiKeys, withCors, withRequestContext } from "./http/middleware.ts";
-import { GrpcListener, InferenceService, mountKserve } from "./kserve/index.ts";
+import { GrpcListener, inferenceRoutes, InferenceService, mountKserve } from "./kserve/index.ts";
 import { createLogger } from "./logging.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { openAiRoutes } from "./openai/describe.ts";
 import { mountOpenAi } from "./openai/index.ts";
 import { mountOpenApi } from "./openapi/mount.ts";
 import { builtPages, mountPages } from "./playground/pages.ts";
-import { packageVersion } from "./version.ts";
+import { packageVersion } from "../version.ts";
 import { parseServerOptions } from "./options.ts";
 import type { ServerOptions, ServerOptionsInput } from "./options.ts";
 import { Refusal } from "./refusal.ts";
@@ -139,7 +140,7 @@ class RunningServer implements NautilusServer, ServerContext {
     if (this.options.grpcPort !== undefined) this.#listeners.push(new GrpcListener(inference));
     mountInfo(app, this);
     mountOpenAi(app, this);
-    mountOpenApi(app, this, [...openAiRoutes, ...infoRoutes]);
+    mountOpenApi(app, this, [...openAiRoutes, ...inferenceRoutes, ...infoRoutes]);
     if (this.options.playground) mountPages(app, pages);
   }
 }
@@ -201,7 +202,7 @@ class HttpListener implements Listener {
       connectionsCheckingInterval: Math.max(50, Math.min(1000, headersTimeoutMs / 4)),
       noDelay: true,
     };
-    const fetch = this.#app.fetch;
+    const fetch = fetchOf(this.#app);
     if (tls === undefined) return createAdaptorServer({ fetch, serverOptions: limits }) as Server;
     const serverOptions = { ...limits, cert: readPem(tls.certFile), key: readPem(tls.keyFile) };
     return createAdaptorServer({ fetch, createServer: createHttpsServer, serverOptions }) as Server;

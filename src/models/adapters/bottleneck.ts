@@ -15,18 +15,24 @@ import {
 import type { Context, ParameterSpec, Tensor } from "../../tensor/index.ts";
 import { dtypeBytes } from "../../base/index.ts";
 import { Storage, Tensor as DeviceTensor } from "../../tensor/index.ts";
+import type { DecoderConfig } from "../common/config.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { Sublayer, SublayerAdapter } from "../common/projection.ts";
 import { Adapter } from "./adapter.ts";
 import type { AdapterOptions, AdapterTensor } from "./adapter.ts";
 import type { BottleneckConfig } from "./config.ts";
 
+interface BottleneckPlace {
+  layer: number;
+  sublayer: Sublayer;
+}
+
 const normEps = 1e-5;
 
 export class BottleneckAdapter extends Adapter {
   readonly config: BottleneckConfig;
   readonly parameters: ParameterStore;
-  readonly #places: readonly { layer: number; sublayer: Sublayer }[];
+  readonly #places: readonly BottleneckPlace[];
   readonly #byPlace: ReadonlyMap<string, SublayerAdapter>;
   /** (C) of the scale, where it is not one. */
   readonly #scale: Tensor | undefined;
@@ -34,12 +40,10 @@ export class BottleneckAdapter extends Adapter {
   constructor(decoder: Decoder, { config, ...options }: { config: BottleneckConfig } & AdapterOptions) {
     super();
     this.config = config;
-    const { numLayers, width } = decoder.config;
-    const layers = config.layers ?? Array.from({ length: numLayers }, (_, layer) => layer);
-    this.#places = layers.flatMap((layer) => config.sublayers.map((sublayer) => ({ layer, sublayer })));
+    const { width } = decoder.config;
+    this.#places = bottleneckPlaces(decoder.config, config);
     const { device } = decoder.head;
-    const specs = this.#places.flatMap((place) => placeSpecs(place, { width, config }));
-    this.parameters = new ParameterStore(device, specs, options);
+    this.parameters = new ParameterStore(device, bottleneckSpecs(decoder.config, config), options);
     const scale = config.method === "parallel" ? config.scale : 1;
     if (scale !== 1) {
       this.#scale = new DeviceTensor(new Storage(device.allocate(width * dtypeBytes(options.dtype))), {
@@ -84,7 +88,7 @@ export class BottleneckAdapter extends Adapter {
     return add(context, output, kept);
   }
 
-  override sublayer(place: { layer: number; sublayer: Sublayer }): SublayerAdapter | undefined {
+  override sublayer(place: BottleneckPlace): SublayerAdapter | undefined {
     return this.#byPlace.get(placeName(place));
   }
 
@@ -102,12 +106,24 @@ export class BottleneckAdapter extends Adapter {
   }
 }
 
-function placeName({ layer, sublayer }: { layer: number; sublayer: Sublayer }): string {
+function placeName({ layer, sublayer }: BottleneckPlace): string {
   return `layers.${layer}.${sublayer}.adapter`;
 }
 
+function bottleneckPlaces({ numLayers }: DecoderConfig, config: BottleneckConfig): BottleneckPlace[] {
+  const layers = config.layers ?? Array.from({ length: numLayers }, (_, layer) => layer);
+  return layers.flatMap((layer) => config.sublayers.map((sublayer) => ({ layer, sublayer })));
+}
+
+/** Norms, and both matrices of every place. */
+export function bottleneckSpecs(model: DecoderConfig, config: BottleneckConfig): ParameterSpec[] {
+  return bottleneckPlaces(model, config).flatMap((place) =>
+    placeSpecs(place, { width: model.width, config }),
+  );
+}
+
 function placeSpecs(
-  place: { layer: number; sublayer: Sublayer },
+  place: BottleneckPlace,
   { width, config }: { width: number; config: BottleneckConfig },
 ): ParameterSpec[] {
   const prefix = placeName(place);

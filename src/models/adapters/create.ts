@@ -1,15 +1,17 @@
 /** Adapters by their configuration: the one place that knows all methods. */
+import type { ParameterSpec } from "../../tensor/index.ts";
+import type { DecoderConfig } from "../common/config.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ModelFamily } from "../common/family.ts";
 import { ConfigError } from "../../base/index.ts";
 import type { Adapter, AdapterOptions } from "./adapter.ts";
-import { BottleneckAdapter } from "./bottleneck.ts";
+import { BottleneckAdapter, bottleneckSpecs } from "./bottleneck.ts";
 import type { AdapterConfig } from "./config.ts";
-import { DoraAdapter } from "./dora.ts";
-import { Ia3Adapter } from "./ia3.ts";
+import { DoraAdapter, doraSpecs } from "./dora.ts";
+import { Ia3Adapter, ia3Specs } from "./ia3.ts";
 import type { Ia3Module } from "./ia3.ts";
-import { LoraAdapter } from "./lora.ts";
-import { PromptAdapter } from "./prompt.ts";
+import { LoraAdapter, loraPlaces, lowRankSpecs } from "./lora.ts";
+import { PromptAdapter, promptSpecs } from "./prompt.ts";
 import { byProjection, selectTargets, targetModules } from "./targets.ts";
 import type { TargetModule } from "./targets.ts";
 
@@ -22,20 +24,24 @@ export function createAdapter(
     case "lora":
       return new LoraAdapter(decoder, {
         config,
-        modules: lowRankModules(decoder, family, config),
+        modules: lowRankModules(decoder.config, family, config),
         ...options,
       });
     case "dora":
       return new DoraAdapter(decoder, {
         config,
-        modules: lowRankModules(decoder, family, config),
+        modules: lowRankModules(decoder.config, family, config),
         ...options,
       });
     case "ia3":
-      return new Ia3Adapter(decoder, { config, modules: ia3Modules(decoder, family, config), ...options });
+      return new Ia3Adapter(decoder, {
+        config,
+        modules: ia3Modules(decoder.config, family, config),
+        ...options,
+      });
     case "houlsby":
     case "parallel":
-      expectLayers(decoder, config.layers);
+      expectLayers(decoder.config, config.layers);
       return new BottleneckAdapter(decoder, { config, ...options });
     case "prompt-tuning":
     case "p-tuning":
@@ -43,8 +49,30 @@ export function createAdapter(
   }
 }
 
+/** What an adapter would train, without making it. Throws ConfigError. */
+export function adapterSpecs(
+  model: DecoderConfig,
+  { family, config }: { family: ModelFamily; config: AdapterConfig },
+): ParameterSpec[] {
+  switch (config.method) {
+    case "lora":
+      return lowRankSpecs(loraPlaces(config, lowRankModules(model, family, config)));
+    case "dora":
+      return doraSpecs(loraPlaces(config, lowRankModules(model, family, config)));
+    case "ia3":
+      return ia3Specs(ia3Modules(model, family, config));
+    case "houlsby":
+    case "parallel":
+      expectLayers(model, config.layers);
+      return bottleneckSpecs(model, config);
+    case "prompt-tuning":
+    case "p-tuning":
+      return promptSpecs(model, config);
+  }
+}
+
 function lowRankModules(
-  { config }: Decoder,
+  config: DecoderConfig,
   family: ModelFamily,
   {
     targets,
@@ -57,7 +85,7 @@ function lowRankModules(
 
 /** Keys, values and what the feed-forward's second matrix takes, where nothing else is said. */
 function ia3Modules(
-  { config }: Decoder,
+  config: DecoderConfig,
   family: ModelFamily,
   { targets, feedforward, layers }: Extract<AdapterConfig, { method: "ia3" }>,
 ): Ia3Module[] {
@@ -88,7 +116,7 @@ function ia3Modules(
   return chosen.map((module) => ({ ...module, isFeedforward: inputs.has(module.path) }));
 }
 
-function expectLayers({ config }: Decoder, layers: readonly number[] | undefined): void {
+function expectLayers(config: DecoderConfig, layers: readonly number[] | undefined): void {
   for (const layer of layers ?? []) {
     if (layer >= config.numLayers)
       throw new ConfigError("adapter", `expected layers 0 to ${config.numLayers - 1}, got ${layer}`);

@@ -5,7 +5,7 @@
  * With dropout, only the low-rank path sees the dropped input. The bias is added behind the scaling.
  */
 import { lowRankLinear, ParameterStore, scaleColumns, Storage, Tensor } from "../../tensor/index.ts";
-import type { Context, LowRankUpdate } from "../../tensor/index.ts";
+import type { Context, LowRankUpdate, ParameterSpec } from "../../tensor/index.ts";
 import { dtypeBytes } from "../../base/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
@@ -29,6 +29,19 @@ import type { TargetModule } from "./targets.ts";
 
 export const magnitudeName = ({ path }: TargetModule): string => `${path}.lora_magnitude_vector`;
 
+/** Factors, and a magnitude per output. */
+export function doraSpecs(places: readonly LoraProjectionPlace[]): ParameterSpec[] {
+  const magnitudes = places
+    .flatMap(({ modules }) => modules)
+    .map((module) => ({
+      name: magnitudeName(module),
+      shape: [module.numOutputs],
+      init: { kind: "constant", value: 1 } as const,
+      decays: false,
+    }));
+  return [...lowRankSpecs(places), ...magnitudes];
+}
+
 export class DoraAdapter extends Adapter {
   readonly config: LoraConfig;
   readonly parameters: ParameterStore;
@@ -50,16 +63,7 @@ export class DoraAdapter extends Adapter {
     this.config = config;
     this.#decoder = decoder;
     this.places = loraPlaces(config, modules);
-    const magnitudes = this.places
-      .flatMap(({ modules: placed }) => placed)
-      .map((module) => ({
-        name: magnitudeName(module),
-        shape: [module.numOutputs],
-        init: { kind: "constant", value: 1 } as const,
-        decays: false,
-      }));
-    const specs = [...lowRankSpecs(this.places), ...magnitudes];
-    this.parameters = new ParameterStore(decoder.head.device, specs, options);
+    this.parameters = new ParameterStore(decoder.head.device, doraSpecs(this.places), options);
     this.#byPlace = new Map(
       this.places.map((entry, index) => [
         placeKey(entry.place),

@@ -3,7 +3,7 @@
  * modules give (keys, values), or on what they take (the down projection). They begin at one.
  */
 import { linear, ParameterStore, scaleColumns } from "../../tensor/index.ts";
-import type { Context } from "../../tensor/index.ts";
+import type { Context, ParameterSpec } from "../../tensor/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ProjectionAdapter, ProjectionPlace } from "../common/projection.ts";
 import { Adapter } from "./adapter.ts";
@@ -19,6 +19,16 @@ export interface Ia3Module extends TargetModule {
 
 export const factorName = ({ path }: TargetModule): string => `${path}.ia3_l`;
 
+/** A factor per number that is scaled. */
+export function ia3Specs(modules: readonly Ia3Module[]): ParameterSpec[] {
+  return modules.map((module) => ({
+    name: factorName(module),
+    shape: [module.isFeedforward ? module.numInputs : module.numOutputs],
+    init: { kind: "constant", value: 1 },
+    decays: false,
+  }));
+}
+
 export class Ia3Adapter extends Adapter {
   readonly config: Ia3Config;
   readonly parameters: ParameterStore;
@@ -32,13 +42,7 @@ export class Ia3Adapter extends Adapter {
     super();
     this.config = config;
     this.modules = modules;
-    const specs = modules.map((module) => ({
-      name: factorName(module),
-      shape: [module.isFeedforward ? module.numInputs : module.numOutputs],
-      init: { kind: "constant", value: 1 } as const,
-      decays: false,
-    }));
-    this.parameters = new ParameterStore(decoder.head.device, specs, options);
+    this.parameters = new ParameterStore(decoder.head.device, ia3Specs(modules), options);
     this.#byPlace = new Map(
       byProjection(modules).map(({ place, modules: placed }) => [
         placeKey(place),

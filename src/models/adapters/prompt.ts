@@ -4,7 +4,8 @@
  */
 import { dtypeBytes } from "../../base/index.ts";
 import { ParameterStore, promptEmbedding, Storage, Tensor } from "../../tensor/index.ts";
-import type { Context } from "../../tensor/index.ts";
+import type { Context, ParameterSpec } from "../../tensor/index.ts";
+import type { DecoderConfig } from "../common/config.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { EmbeddingAdapter } from "../common/projection.ts";
 import { embeddingName } from "../common/specs.ts";
@@ -17,13 +18,32 @@ import type { EncoderShape, PromptEncoder } from "./encoder.ts";
 const geluHidden = 1024;
 const promptName = "prompt_embeddings";
 
+interface SizedEncoder {
+  network: PromptEncoder;
+  shape: EncoderShape;
+}
+
+function encoderOf({ width }: DecoderConfig, config: PromptConfig): SizedEncoder | undefined {
+  if (config.method !== "p-tuning") return undefined;
+  const hidden = config.hidden ?? (config.encoder === "mlp-gelu" ? geluHidden : width);
+  return { network: promptEncoders[config.encoder], shape: { ...config, hidden, width } };
+}
+
+/** The table of virtual tokens, or the encoder that makes it. */
+export function promptSpecs(model: DecoderConfig, config: PromptConfig): ParameterSpec[] {
+  const encoder = encoderOf(model, config);
+  if (encoder !== undefined) return encoder.network.specs(encoder.shape);
+  const init = { kind: "normal", std: config.initStd } as const;
+  return [{ name: promptName, shape: [config.numTokens, model.width], init, decays: false }];
+}
+
 export class PromptAdapter extends Adapter {
   readonly config: PromptConfig;
   readonly parameters: ParameterStore;
   override readonly embedding: EmbeddingAdapter;
   override readonly numVirtualTokens: number;
   readonly #decoder: Decoder;
-  readonly #encoder: { network: PromptEncoder; shape: EncoderShape } | undefined;
+  readonly #encoder: SizedEncoder | undefined;
   /** What the encoder gave, for inference. */
   #table: Tensor | undefined;
 
@@ -32,20 +52,8 @@ export class PromptAdapter extends Adapter {
     this.config = config;
     this.numVirtualTokens = config.numTokens;
     this.#decoder = decoder;
-    const { width } = decoder.config;
-    if (config.method === "p-tuning") {
-      const hidden = config.hidden ?? (config.encoder === "mlp-gelu" ? geluHidden : width);
-      const shape = { ...config, hidden, width };
-      this.#encoder = { network: promptEncoders[config.encoder], shape };
-    }
-    const table = {
-      name: promptName,
-      shape: [config.numTokens, width],
-      init: { kind: "normal", std: config.initStd } as const,
-      decays: false,
-    };
-    const specs = this.#encoder?.network.specs(this.#encoder.shape) ?? [table];
-    this.parameters = new ParameterStore(decoder.head.device, specs, options);
+    this.#encoder = encoderOf(decoder.config, config);
+    this.parameters = new ParameterStore(decoder.head.device, promptSpecs(decoder.config, config), options);
     this.embedding = {
       apply: (context, tokens, weight) =>
         context.scope(() => promptEmbedding(context, tokens, { weight, prompt: this.#prompt(context) })),

@@ -125,6 +125,8 @@ export function servingMemory(
 }
 
 export interface AdapterMemoryOptions extends Omit<TrainingMemoryOptions, "master"> {
+  /** Whether the optimizer keeps bf16 parameters in f32 too. */
+  master?: boolean | undefined;
   /** Numbers that are trained. */
   numTrained: number;
   /** R: the sum of the ranks at one projection, for what low-rank additions keep. */
@@ -137,7 +139,8 @@ export function adapterMemory(config: DecoderConfig, options: AdapterMemoryOptio
   const { dtype, gradientDtype, moments, numTrained, quantise, rank, recompute } = options;
   const parameters = weightBytes(config, dtype, quantise) + numTrained * dtypeBytes(dtype);
   const gradients = numTrained * dtypeBytes(gradientDtype);
-  const optimizer = numTrained * 2 * dtypeBytes(moments);
+  const needsMaster = options.master === true && dtype !== "f32";
+  const optimizer = numTrained * (2 * dtypeBytes(moments) + (needsMaster ? 4 : 0));
   const numKeeping = recompute === "block" ? 1 : config.numLayers;
   const lowRank = options.numRows * numKeeping * projectionsPerLayer * rank * dtypeBytes(dtype);
   const { logits, ...pass } = passMemory(config, options);

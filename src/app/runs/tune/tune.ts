@@ -1,19 +1,11 @@
 /** `nautilus tune`: from a recipe to an adapter (or a tuned model), with validation, early stopping and resuming. */
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ConfigError, formatCount, note, writeText } from "../../../base/index.ts";
 import { showText, textsOf } from "../../../data/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import type { Device } from "../../../device/index.ts";
-import {
-  countParameters,
-  createAdapter,
-  Decoder,
-  loadWeights,
-  modelFamily,
-  saveAdapter,
-} from "../../../models/index.ts";
-import type { Adapter } from "../../../models/index.ts";
+import { createAdapter, Decoder, loadWeights, modelFamily } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import {
   AdamW,
@@ -23,13 +15,9 @@ import {
   loadCheckpoint,
   MetricsWriter,
   parseTuneRecipe,
-  preferenceObjective,
   PreferenceStep,
-  readMetrics,
   saveCheckpoint,
   TrainingRun,
-  TrainingStep,
-  TuningRows,
   tuningRate,
 } from "../../../train/index.ts";
 import type { RunOutcome, RunState, StepRunner } from "../../../train/index.ts";
@@ -37,6 +25,12 @@ import { loadRecipeValue } from "../../recipes/load.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { TrainingProgress } from "../../terminal/trainingProgress.ts";
 import { modelCard } from "./card.ts";
+import { BestAdapters } from "./best.ts";
+import { findRate } from "./findRate.ts";
+import { describeEstimate, estimateTuning, expectTuningFits } from "./memory.ts";
+import type { TuneEstimate } from "./memory.ts";
+import { checkpointOf, chunkBytesOf, precomputeReferences, tuneStep, tuningRows } from "./parts.ts";
+import type { Parts } from "./parts.ts";
 import { noteStatistics, prepareTuning } from "./prepare.ts";
 import type { PreparedTuning } from "./prepare.ts";
 import { expectFreshRun, removeRun } from "./runFolder.ts";
@@ -54,11 +48,21 @@ export interface TuneCliOptions {
   threads?: number;
   dryRun?: boolean;
   showData?: number | true;
+  findLr?: number | true;
   force?: boolean;
   json?: boolean;
 }
 
 const shownExamples = 3;
+const usualSweepSteps = 100;
+
+interface TuneMode {
+  isJson: boolean;
+  isDry: boolean;
+  isForced: boolean;
+  /** Steps of a sweep over learning rates instead of training. */
+  sweepSteps: number | undefined;
+}
 
 export async function tuneCommand(path: string | undefined, options: TuneCliOptions): Promise<void> {
   const quoted = (field: string, value: string | undefined): string[] =>
@@ -86,11 +90,12 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
     showData(prepared, options.showData === true ? shownExamples : options.showData);
     return;
   }
-  if (options.force === true && options.dryRun !== true) removeRun(recipe.run);
   using device = await openDevice({ kind: recipe.device, threads: recipe.threads });
   const outcome = await runTuning(prepared, device, {
     isJson: options.json === true,
     isDry: options.dryRun === true,
+    isForced: options.force === true,
+    sweepSteps: options.findLr === true ? usualSweepSteps : options.findLr,
   });
   if (outcome === "stopped") process.exitCode = 130;
 }
@@ -103,94 +108,77 @@ function showData({ train, tokenizer }: PreparedTuning, numShown: number): void 
   }
 }
 
-interface Parts {
-  prepared: PreparedTuning;
-  context: Context;
-  decoder: Decoder;
-  adapter: Adapter | undefined;
-  optimizer: AdamW;
-  data: TuningRows;
-  validation: TuningRows | undefined;
-}
-
 async function runTuning(
   prepared: PreparedTuning,
   device: Device,
-  { isJson, isDry }: { isJson: boolean; isDry: boolean },
+  { isJson, isDry, isForced, sweepSteps }: TuneMode,
 ): Promise<RunOutcome> {
   const { recipe, checkpoint, config } = prepared;
-  const context = new Context(device);
-  const [firstTensor] = checkpoint.weights.names();
-  const dtype = recipe.precision ?? (checkpoint.weights.info(firstTensor).dtype === "f32" ? "f32" : "bf16");
-  const isFull = recipe.method === undefined;
-  const { quantise } = recipe;
-  if (isFull && quantise !== undefined) {
-    throw new ConfigError("tune", "quantise: expected a method that leaves the base as it is, got full", {
-      hint: "set method to lora",
-    });
-  }
-  using decoder = new Decoder(context, config, {
-    dtype,
-    quantise,
-    gradientDtype: isFull ? dtype : undefined,
-  });
-  const family = modelFamily(config);
-  using adapter =
-    recipe.method && createAdapter(decoder, { family, config: recipe.method, dtype, gradientDtype: dtype });
-  const numTrained =
-    adapter?.numParameters ?? [...decoder.parameters].reduce((sum, { numElements }) => sum + numElements, 0);
-  const numAll = countParameters(config);
-  note(
-    `base       ${recipe.model}: ${formatCount(numAll)} parameters in ${quantise ?? dtype} on ${device.description}`,
-  );
-  note(
-    `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${numTrained.toLocaleString("en-US")} trained (${((100 * numTrained) / numAll).toFixed(3)} %)`,
-  );
+  const dtype = tuningDtype(prepared);
+  const { quantise, method } = recipe;
   const rows = tuningRows(prepared, config.vocabSize);
   const numSteps =
     recipe.steps ?? Math.max(1, Math.ceil((recipe.epochs * rows.data.rowsPerEpoch) / recipe.batchSize));
-  note(`steps      ${numSteps} of ${recipe.batchSize} rows; rows in an epoch: ${rows.data.rowsPerEpoch}`);
-  if (isDry) return "finished";
-  expectFreshRun(recipe);
+  const estimate = estimateTuning(prepared, { dtype, chunkBytes: chunkBytesOf(recipe, device) }, device);
+  describeRun(prepared, { estimate, dtype, device, numSteps, rowsPerEpoch: rows.data.rowsPerEpoch });
+  if (isDry) {
+    if (isJson)
+      process.stdout.write(
+        `${JSON.stringify({ device: device.description, numSteps, ...estimate }, undefined, 2)}\n`,
+      );
+    return "finished";
+  }
+  expectTuningFits(estimate);
+  const isTraining = sweepSteps === undefined;
+  if (isTraining && isForced) removeRun(recipe.run);
+  if (isTraining) expectFreshRun(recipe);
+  const context = new Context(device);
+  const gradientDtype = method === undefined ? dtype : undefined;
+  using decoder = new Decoder(context, config, { dtype, quantise, gradientDtype });
+  const family = modelFamily(config);
+  using adapter = method && createAdapter(decoder, { family, config: method, dtype, gradientDtype: dtype });
   loadWeights(context, decoder, checkpoint.weights);
   adapter?.initialise(context, recipe.seed);
   decoder.attach(adapter);
   using optimizer = new AdamW(context, adapter?.parameters ?? decoder.parameters, recipe.optim);
   const parts = { prepared, context, decoder, adapter, optimizer, ...rows };
-  const outcome = await trainTuning(parts, { numSteps, isJson });
+  let outcome: RunOutcome = "finished";
+  if (isTraining) outcome = await trainTuning(parts, { numSteps, isJson });
+  else findRate(parts, { numSteps: sweepSteps, isJson });
   decoder.attach(undefined);
   return outcome;
 }
 
-function tuningRows(prepared: PreparedTuning, vocabSize: number): Pick<Parts, "data" | "validation"> {
-  const { recipe, tokenizer, maxLength, numVirtualTokens, train, validation } = prepared;
-  const options = {
-    length: maxLength + numVirtualTokens,
-    packing: recipe.data.packing,
-    seed: recipe.seed,
-    shuffle: recipe.data.shuffle,
-    padId: tokenizer.padId ?? tokenizer.eosId,
-    prefix: Array.from({ length: numVirtualTokens }, (_, i) => vocabSize + i),
-  };
-  return {
-    data: new TuningRows(train, options),
-    validation: validation.length === 0 ? undefined : new TuningRows(validation, options),
-  };
+/** The recipe's dtype, or the base's. Throws ConfigError where a quantised base would be trained. */
+function tuningDtype({ recipe, checkpoint }: PreparedTuning): "f32" | "bf16" {
+  if (recipe.method === undefined && recipe.quantise !== undefined) {
+    throw new ConfigError("tune", "quantise: expected a method that leaves the base as it is, got full", {
+      hint: "set method to lora",
+    });
+  }
+  const [firstTensor] = checkpoint.weights.names();
+  return recipe.precision ?? (checkpoint.weights.info(firstTensor).dtype === "f32" ? "f32" : "bf16");
 }
 
-function checkpointOf({ context, decoder, adapter, prepared }: Parts) {
-  return (
-    adapter && {
-      parameters: adapter.parameters,
-      saveFiles: (folder: string): void =>
-        saveAdapter(context, adapter, {
-          decoder,
-          family: modelFamily(decoder.config),
-          folder,
-          baseModel: prepared.recipe.model,
-        }),
-    }
+function describeRun(
+  { recipe }: PreparedTuning,
+  {
+    estimate,
+    dtype,
+    device,
+    numSteps,
+    rowsPerEpoch,
+  }: { estimate: TuneEstimate; dtype: string; device: Device; numSteps: number; rowsPerEpoch: number },
+): void {
+  const { parameters, trained } = estimate;
+  note(
+    `base       ${recipe.model}: ${formatCount(parameters)} parameters in ${recipe.quantise ?? dtype} on ${device.description}`,
   );
+  note(
+    `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${trained.toLocaleString("en-US")} trained (${((100 * trained) / parameters).toFixed(3)} %)`,
+  );
+  note(`steps      ${numSteps} of ${recipe.batchSize} rows; rows in an epoch: ${rowsPerEpoch}`);
+  note(describeEstimate(estimate));
 }
 
 function resumeTuning(parts: Parts): RunState {
@@ -208,25 +196,15 @@ async function trainTuning(
   parts: Parts,
   { numSteps, isJson }: { numSteps: number; isJson: boolean },
 ): Promise<RunOutcome> {
-  const { prepared, context, decoder, adapter, optimizer, data } = parts;
+  const { prepared, context, decoder, optimizer, data } = parts;
   const { recipe, maxLength } = prepared;
   const state = resumeTuning(parts);
   using metrics = new MetricsWriter(recipe.run, { resumeStep: state.step, tensorboard: recipe.tensorboard });
   using stop = stopSignal("stopping after this step and saving; press Ctrl-C again to stop at once");
   const progress = new TrainingProgress({ isJson });
   const best = new BestAdapters(parts);
-  const objective = preferenceObjective(recipe);
-  const chunkBytes = recipe.lossChunkBytes ?? (context.device.kind === "cuda" ? 2 ** 30 : 2 ** 24);
-  const shared = { decoder, optimizer, adapter, recompute: recipe.recompute, chunkBytes };
-  const makeStep = (): StepRunner =>
-    objective === undefined
-      ? new TrainingStep(context, shared)
-      : new PreferenceStep(context, { ...shared, objective });
-  if (objective !== undefined && recipe.objective.precomputeReference) {
-    using step = new PreferenceStep(context, { ...shared, objective });
-    data.precomputeReference((batch) => step.referenceOf(batch), recipe.microBatch);
-    parts.validation?.precomputeReference((batch) => step.referenceOf(batch), recipe.microBatch);
-  }
+  const makeStep = (): StepRunner => tuneStep(parts);
+  precomputeReferences(parts);
   const stepTokens = recipe.batchSize * maxLength;
   const totalTokens = numSteps * stepTokens;
   const save = (current: RunState): void => {
@@ -254,7 +232,7 @@ async function trainTuning(
         sequenceLength: maxLength,
         microBatchSequences: recipe.microBatch,
         recompute: recipe.recompute,
-        lossChunkBytes: chunkBytes,
+        lossChunkBytes: chunkBytesOf(recipe, context.device),
         seed: recipe.seed,
         spikeFactor: 0,
         maxSkippedSteps: 10,
@@ -329,38 +307,6 @@ function tokenizerFiles(folder: string): Record<string, string> {
   return Object.fromEntries(
     names.filter((name) => existsSync(join(folder, name))).map((name) => [name, join(folder, name)]),
   );
-}
-
-/** The best adapters by validation loss, and when to stop. What it knows is in the run's metrics, so that a resumed run knows the same. */
-class BestAdapters {
-  readonly #parts: Parts;
-  readonly #folder: string;
-
-  constructor(parts: Parts) {
-    this.#parts = parts;
-    this.#folder = join(parts.prepared.recipe.run, "best");
-  }
-
-  /** Evaluations so far, by step. */
-  history(): { step: number; loss: number }[] {
-    return readMetrics(join(this.#parts.prepared.recipe.run, "metrics.jsonl")).flatMap((line) =>
-      line.kind === "validation" ? [{ step: line.step, loss: line.loss }] : [],
-    );
-  }
-
-  /** Keeps the adapter where it is among the best; true when there was no gain for too long. */
-  take(step: number, _loss: number): boolean {
-    const { keepBest, patience } = this.#parts.prepared.recipe.evaluation;
-    const history = this.history();
-    const ranked = history.toSorted((a, b) => a.loss - b.loss || a.step - b.step);
-    const kept = new Set(ranked.slice(0, keepBest).map((entry) => entry.step));
-    if (kept.has(step)) checkpointOf(this.#parts)?.saveFiles(join(this.#folder, `step-${step}`));
-    for (const name of existsSync(this.#folder) ? readdirSync(this.#folder) : []) {
-      if (!kept.has(Number(name.replace("step-", "")))) rmSync(join(this.#folder, name), { recursive: true });
-    }
-    const bestAt = history.findIndex((entry) => entry.step === ranked[0].step);
-    return patience > 0 && history.length - 1 - bestAt >= patience;
-  }
 }
 
 /** Leaves the adapter with its card at the top of the run. */

@@ -3,7 +3,6 @@
  * server-sent events. Scalars stand for tensors of one element.
  * Source: Triton, "Generate Extension".
  */
-import { stream } from "hono/streaming";
 import { RequestError } from "../../../base/index.ts";
 import {
   type InferRequest,
@@ -15,6 +14,8 @@ import {
   parseJson,
 } from "../../kserve/index.ts";
 import type { HttpApp, HttpContext } from "../http/environment.ts";
+import { eventAnswer, eventLine } from "../http/eventStream.ts";
+import type { EventLines } from "../http/eventStream.ts";
 import { failureOf } from "../refusal.ts";
 import { readTensorBody, targetOf } from "./httpRequest.ts";
 import { inputDatatypes, isInputName } from "./modelSchema.ts";
@@ -42,29 +43,21 @@ function sendParts(
   first: IteratorResult<PartResponse, void>,
   parts: AsyncGenerator<PartResponse, void>,
 ): Response {
-  c.header("content-type", "text/event-stream; charset=utf-8");
-  c.header("cache-control", "no-cache");
-  c.header("x-accel-buffering", "no");
   const context = c.get("request");
-  return stream(c, async (out) => {
-    out.onAbort(() => context.abortGone());
-    const send = async (value: object): Promise<void> => {
-      await out.write(`data: ${JSON.stringify(value)}\n\n`);
-    };
+  async function* lines(): EventLines {
     try {
-      for (let part = first; part.done !== true; part = await parts.next()) {
-        if (out.aborted) break;
-        await send(asObject(part.value.response));
-      }
-      context.finish(200);
+      for (let part = first; part.done !== true; part = await parts.next())
+        yield eventLine(asObject(part.value.response));
     } catch (error) {
       const { status, message } = failureOf(error);
-      await send({ error: message });
-      context.finish(status, status === 500 ? error : undefined);
+      context.facts.failure = message;
+      if (status === 500) context.log.error({ id: context.id, err: error }, "failed midway");
+      yield eventLine({ error: message });
     } finally {
       await parts.return();
     }
-  });
+  }
+  return eventAnswer(c, lines());
 }
 
 async function readRequest(c: HttpContext, service: InferenceService): Promise<InferRequest> {

@@ -2,7 +2,6 @@
  * The inference protocol over a server's models, whatever carries it: health, descriptions, repository, statistics, inference whole and
  * in parts. HTTP routes and the gRPC service are two doors to it.
  */
-import { readFileSync } from "node:fs";
 import { RequestError } from "../../../base/index.ts";
 import {
   type InferRequest,
@@ -70,7 +69,7 @@ export class InferenceService {
   serverMetadata() {
     return {
       name: "nautilus",
-      version: packageVersion(),
+      version: this.server.version,
       extensions: ["binary_tensor_data", "generate", "model_configuration", "model_repository", "statistics"],
     };
   }
@@ -241,12 +240,4 @@ function deadlineOf(context: RequestContext, { timeout }: Parameters): Disposabl
       ? undefined
       : setTimeout(() => context.abort(new Refusal(504, `expected an answer within ${ms} ms, got none`)), ms);
   return { [Symbol.dispose]: () => clearTimeout(timer) };
-}
-
-function packageVersion(): string {
-  const text = readFileSync(new URL("../../../../package.json", import.meta.url), "utf8");
-  const parsed: unknown = JSON.parse(text);
-  return typeof parsed === "object" && parsed !== null && "version" in parsed
-    ? String(parsed.version)
-    : "unknown";
 }

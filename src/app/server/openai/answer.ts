@@ -3,7 +3,7 @@ import type { Usage } from "../../api/openai/index.ts";
 import { messageOf } from "../../../base/index.ts";
 import type { EngineEvent } from "../../../infer/index.ts";
 import type { HttpContext } from "../http/environment.ts";
-import { eventLine, eventStream, eventStreamHeaders } from "../http/eventStream.ts";
+import { eventAnswer, eventLine } from "../http/eventStream.ts";
 import { openAiErrorBody } from "../http/failures.ts";
 import { failureOf, Refusal } from "../refusal.ts";
 import type { RequestContext } from "../requestContext.ts";
@@ -68,7 +68,7 @@ export function streamAnswer<Chunk>(
       await events.return?.();
     }
   }
-  return c.body(eventStream(context, lines()), 200, eventStreamHeaders);
+  return eventAnswer(c, lines());
 }
 
 /** The status is sent already: the log is all that can still tell of it. */

@@ -1,0 +1,103 @@
+/** What a tuning run will take, before any weight is read: a frozen base has neither gradients nor an optimizer's state. */
+import { freemem } from "node:os";
+import { ConfigError, formatBytes, numElements } from "../../../base/index.ts";
+import type { Device } from "../../../device/index.ts";
+import {
+  adapterMemory,
+  adapterSpecs,
+  countParameters,
+  modelFamily,
+  targetModules,
+  trainingMemory,
+} from "../../../models/index.ts";
+import type { DecoderConfig, TrainingMemory } from "../../../models/index.ts";
+import type { TuneRecipe } from "../../../train/index.ts";
+import type { PreparedTuning } from "./prepare.ts";
+
+export interface TuneEstimate {
+  parameters: number;
+  trained: number;
+  memory: TrainingMemory;
+  availableBytes: number;
+  fits: boolean;
+}
+
+export interface TuneSizes {
+  dtype: "f32" | "bf16";
+  chunkBytes: number;
+}
+
+/** Memory of the recipe's micro-batch against what the device has. Throws ConfigError for an adapter that the model cannot have. */
+export function estimateTuning(
+  prepared: PreparedTuning,
+  { dtype, chunkBytes }: TuneSizes,
+  device: Device,
+): TuneEstimate {
+  const { recipe, config } = prepared;
+  const { method, optim, recompute, quantise } = recipe;
+  const shared = {
+    dtype,
+    gradientDtype: dtype,
+    moments: optim.moments,
+    master: optim.master,
+    recompute,
+    numRows: recipe.microBatch * rowTokens(prepared),
+    chunkBytes,
+  };
+  const parameters = countParameters(config);
+  const trained = method === undefined ? parameters : countTrained(config, method);
+  const memory =
+    method === undefined
+      ? trainingMemory(config, shared)
+      : adapterMemory(config, {
+          ...shared,
+          quantise,
+          numTrained: trained,
+          rank: "rank" in method ? method.rank * widestFusion(config) : 0,
+        });
+  const { freeBytes, reservedBytes, liveBytes } = device.memory();
+  const availableBytes = freeBytes === undefined ? freemem() : freeBytes + reservedBytes - liveBytes;
+  return { parameters, trained, memory, availableBytes, fits: memory.total <= availableBytes };
+}
+
+/** Tokens of the longest row: a packed one, one text, or the two texts that a comparison is of. */
+function rowTokens({ recipe, maxLength, numVirtualTokens, data }: PreparedTuning): number {
+  const isCompared = recipe.objective.kind !== "sft";
+  const text = recipe.data.packing && !isCompared ? maxLength : data.statistics.longest;
+  return (text + numVirtualTokens) * (isCompared ? 2 : 1);
+}
+
+function countTrained(config: DecoderConfig, method: NonNullable<TuneRecipe["method"]>): number {
+  const specs = adapterSpecs(config, { family: modelFamily(config), config: method });
+  return specs.reduce((total, { shape }) => total + numElements(shape), 0);
+}
+
+/** Modules that at most share one projection: each has its own rank there. */
+function widestFusion(config: DecoderConfig): number {
+  const counts = new Map<string, number>();
+  for (const { place } of targetModules(modelFamily(config), config)) {
+    const key = `${place.layer}.${place.site}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  }
+  return Math.max(...counts.values());
+}
+
+const partsOf = ({ parameters, gradients, optimizer, activations, logits }: TrainingMemory): string =>
+  `weights ${formatBytes(parameters)}, gradients ${formatBytes(gradients)}, optimizer ${formatBytes(optimizer)}, ` +
+  `activations ${formatBytes(activations)}, logits ${formatBytes(logits)}`;
+
+/** "memory     1.2 GiB of 20 GiB available: weights …" */
+export function describeEstimate({ memory, availableBytes, fits }: TuneEstimate): string {
+  return `memory     ${formatBytes(memory.total)} of ${formatBytes(availableBytes)} available${fits ? "" : " (does NOT fit)"}: ${partsOf(memory)}`;
+}
+
+/** Throws ConfigError with the numbers when the run cannot fit. */
+export function expectTuningFits(estimate: TuneEstimate): void {
+  const { memory, availableBytes, fits } = estimate;
+  if (fits) return;
+  throw new ConfigError(
+    "tune",
+    `expected a run within ${formatBytes(availableBytes)}, got one of ${formatBytes(memory.total)}: ${partsOf(memory)}`,
+    { hint: "lower microBatch or maxLength, set recompute to block, or quantise to nf4" },
+  );
+}
