@@ -22,7 +22,10 @@ beforeAll(() => {
   buildFakeLibraries(whole());
   mkdirSync(join(folder, "texts"));
   for (let file = 0; file < 8; file++)
-    writeFileSync(join(folder, "texts", `${file}.txt`), `${"sea shell spiral chamber deep light ".repeat(200)}${file}\n`);
+    writeFileSync(
+      join(folder, "texts", `${file}.txt`),
+      `${"sea shell spiral chamber deep light ".repeat(200)}${file}\n`,
+    );
   writeFileSync(join(folder, "recipe.json"), JSON.stringify(recipe));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -33,7 +36,15 @@ beforeEach((context) => {
 
 const recipe = {
   run: "run",
-  model: { preset: "nemotron-tiny", width: 32, ffnWidth: 64, numLayers: 1, numHeads: 2, numKvHeads: 2, headDim: 16 },
+  model: {
+    preset: "nemotron-tiny",
+    width: 32,
+    ffnWidth: 64,
+    numLayers: 1,
+    numHeads: 2,
+    numKvHeads: 2,
+    headDim: 16,
+  },
   tokenizer: { vocabSize: 300, sampleBytes: 50_000 },
   data: { train: [{ source: { kind: "tree", paths: "texts" } }], split: "80,20,0" },
   sequenceLength: 32,
@@ -61,30 +72,72 @@ function librariesWithout(name: string, absent: FakeLibrary): string {
 }
 
 const machines: readonly [title: string, environment: Record<string, string>, message: RegExp][] = [
-  ["too old a driver", { FAKE_VERSION: "11080" }, /expected a driver for CUDA 12\.0 or later, got one for 11\.8 \(update the NVIDIA driver to 525 or later\)/],
-  ["an unsupported card", { FAKE_CAPABILITY: "75" }, /expected a GPU of compute capability 8\.0 or later.*GPU 0 \(Fake GPU\) of compute capability 7\.5 \(A100/],
-  ["no visible card", { FAKE_CUDA: "cuInit=100" }, /CUDA_ERROR_NO_DEVICE \(100\) \(no GPU is visible; check 'nvidia-smi' and CUDA_VISIBLE_DEVICES\)/],
-  ["a driver half updated", { FAKE_CUDA: "cuInit=803" }, /SYSTEM_DRIVER_MISMATCH \(803\) \(.*restart the machine/],
-  ["no access to the card's files", { FAKE_CUDA: "cuInit=304" }, /OPERATING_SYSTEM \(304\) \(.*\/dev\/nvidia/],
-  ["a switch that is not up", { FAKE_CUDA: "cuInit=802" }, /SYSTEM_NOT_READY \(802\) \(.*nvidia-fabricmanager/],
-  ["a card held by another process", { FAKE_CUDA: "cuDevicePrimaryCtxRetain=46" }, /DEVICE_UNAVAILABLE \(46\) \(another process holds the GPU; end it or choose another/],
+  [
+    "too old a driver",
+    { FAKE_VERSION: "11080" },
+    /expected a driver for CUDA 12\.0 or later, got one for 11\.8 \(update the NVIDIA driver to 525 or later\)/,
+  ],
+  [
+    "an unsupported card",
+    { FAKE_CAPABILITY: "75" },
+    /expected a GPU of compute capability 8\.0 or later.*GPU 0 \(Fake GPU\) of compute capability 7\.5 \(A100/,
+  ],
+  [
+    "no visible card",
+    { FAKE_CUDA: "cuInit=100" },
+    /CUDA_ERROR_NO_DEVICE \(100\) \(no GPU is visible; check 'nvidia-smi' and CUDA_VISIBLE_DEVICES\)/,
+  ],
+  [
+    "a driver half updated",
+    { FAKE_CUDA: "cuInit=803" },
+    /SYSTEM_DRIVER_MISMATCH \(803\) \(.*restart the machine/,
+  ],
+  [
+    "no access to the card's files",
+    { FAKE_CUDA: "cuInit=304" },
+    /OPERATING_SYSTEM \(304\) \(.*\/dev\/nvidia/,
+  ],
+  [
+    "a switch that is not up",
+    { FAKE_CUDA: "cuInit=802" },
+    /SYSTEM_NOT_READY \(802\) \(.*nvidia-fabricmanager/,
+  ],
+  [
+    "a card held by another process",
+    { FAKE_CUDA: "cuDevicePrimaryCtxRetain=46" },
+    /DEVICE_UNAVAILABLE \(46\) \(another process holds the GPU; end it or choose another/,
+  ],
   // The estimate of a run comes before its first allocation.
-  ["a card full of another process", { FAKE_FREE_BYTES: String(2 ** 20) }, /other processes hold 4\.0+ GiB of the GPU; end them \('nvidia-smi'\) or choose another GPU|expected a run within 1\.00? MiB/],
-  ["no memory for a context", { FAKE_CUDA: "cuDevicePrimaryCtxRetain=2" }, /OUT_OF_MEMORY \(2\) \(.*free the GPU's memory/],
+  [
+    "a card full of another process",
+    { FAKE_FREE_BYTES: String(2 ** 20) },
+    /other processes hold 4\.0+ GiB of the GPU; end them \('nvidia-smi'\) or choose another GPU|expected a run within 1\.00? MiB/,
+  ],
+  [
+    "no memory for a context",
+    { FAKE_CUDA: "cuDevicePrimaryCtxRetain=2" },
+    /OUT_OF_MEMORY \(2\) \(.*free the GPU's memory/,
+  ],
 ];
 
 describe("a bad machine", () => {
-  it.concurrent.each(machines)("with %s is a sentence with the remedy", async (_, environment, message) => {
-    const { code, stderr } = await train(environment);
-    expect(stderr).toMatch(message);
-    expect(stderr).not.toMatch(/^\s+at /m);
-    expect(code).toBe(2);
-  }, 60_000);
+  it.concurrent.each(machines)(
+    "with %s is a sentence with the remedy",
+    async (_, environment, message) => {
+      const { code, stderr } = await train(environment);
+      expect(stderr).toMatch(message);
+      expect(stderr).not.toMatch(/^\s+at /m);
+      expect(code).toBe(2);
+    },
+    60_000,
+  );
 
   it("without a driver is a sentence that names it and what brings it", async (context) => {
     const { stderr, code } = await train({}, librariesWithout("no-driver", "libcuda.so.1"));
     if (!stderr.includes("libcuda.so.1")) context.skip("this machine has a driver of its own");
-    expect(stderr).toMatch(/expected libcuda\.so\.1 \(the NVIDIA driver\), got .*\(install the NVIDIA driver, 525 or later; in a container/);
+    expect(stderr).toMatch(
+      /expected libcuda\.so\.1 \(the NVIDIA driver\), got .*\(install the NVIDIA driver, 525 or later; in a container/,
+    );
     expect(code).toBe(2);
   });
 
@@ -95,11 +148,20 @@ describe("a bad machine", () => {
       librariesWithout("foreign", "libcublasLt.so.13"),
     ];
     writeFileSync(join(foreign, "libcublasLt.so.13"), "no library");
-    const said = [noProducts, noCompiler, foreign].map(async (libraries) => (await train({ NAUTILUS_CACHE: join(libraries, "cache"), PATH: "/usr/bin:/bin" }, libraries)).stderr);
+    const said = [noProducts, noCompiler, foreign].map(
+      async (libraries) =>
+        (await train({ NAUTILUS_CACHE: join(libraries, "cache"), PATH: "/usr/bin:/bin" }, libraries)).stderr,
+    );
     const [products, compiler, broken] = await Promise.all(said);
-    expect(products).toMatch(/expected libcublasLt\.so\.13 or libcublasLt\.so\.12 \(matrix products\), got .*pip: nvidia-cublas/);
-    expect(compiler).toMatch(/expected libnvrtc\.so\.13 or libnvrtc\.so\.12 \(the run-time compiler for GPU kernels\), got .*pip: nvidia-cuda-nvrtc/);
-    expect(broken).toMatch(/expected libcublasLt\.so\.13 .*got .*foreign\/libcublasLt\.so\.13.*NAUTILUS_CUDA_LIBS/);
+    expect(products).toMatch(
+      /expected libcublasLt\.so\.13 or libcublasLt\.so\.12 \(matrix products\), got .*pip: nvidia-cublas/,
+    );
+    expect(compiler).toMatch(
+      /expected libnvrtc\.so\.13 or libnvrtc\.so\.12 \(the run-time compiler for GPU kernels\), got .*pip: nvidia-cuda-nvrtc/,
+    );
+    expect(broken).toMatch(
+      /expected libcublasLt\.so\.13 .*got .*foreign\/libcublasLt\.so\.13.*NAUTILUS_CUDA_LIBS/,
+    );
   }, 60_000);
 
   it("with a library of another version is a sentence that names what it lacks", async () => {
@@ -107,7 +169,9 @@ describe("a bad machine", () => {
     mkdirSync(path);
     buildFakeLibraries(path, ["cublasLtMatmulAlgoCheck"]);
     const { stderr } = await train({}, path);
-    expect(stderr).toMatch(/expected cublasLtMatmulAlgoCheck in .*libcublasLt\.so\.13, got .*\(install cuBLAS 12 or later\)/);
+    expect(stderr).toMatch(
+      /expected cublasLtMatmulAlgoCheck in .*libcublasLt\.so\.13, got .*\(install cuBLAS 12 or later\)/,
+    );
   }, 60_000);
 });
 
@@ -123,7 +187,9 @@ describe("a card that is lost in mid-run", () => {
       const run = `run-${status}`;
       const set = ["--set", `run=${run}`];
       const lost = await train({ FAKE_CUDA: `cuEventSynchronize=${status}@150` }, whole(), ...set);
-      expect(lost.stderr).toMatch(new RegExp(`CUDA_ERROR_${name} \\(${status}\\) \\(.*resume from the last checkpoint\\)`));
+      expect(lost.stderr).toMatch(
+        new RegExp(`CUDA_ERROR_${name} \\(${status}\\) \\(.*resume from the last checkpoint\\)`),
+      );
       expect(lost.stderr).not.toMatch(/^\s+at /m);
       expect(lost.code).toBe(2);
       const kept = listCheckpoints(join(folder, run));
@@ -132,7 +198,9 @@ describe("a card that is lost in mid-run", () => {
       const again = await train({}, whole(), ...set);
       expect(again.stderr).toContain(`going on from ${join(run, "checkpoints")}`);
       expect(again.code).toBe(0);
-      const steps = readMetrics(join(folder, run, "metrics.jsonl")).flatMap((line) => line.kind === "train" ? [line.step] : []);
+      const steps = readMetrics(join(folder, run, "metrics.jsonl")).flatMap((line) =>
+        line.kind === "train" ? [line.step] : [],
+      );
       expect(steps).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
     }
   }, 120_000);

@@ -17,7 +17,9 @@ it("tells of a lost card that files are whole, and marks the error", () => {
 });
 
 it("tells a card that another process holds from one that was lost", () => {
-  expect(driverError("cuDevicePrimaryCtxRetain", 46, "GPU 0").message).toMatch(/another process holds the GPU/);
+  expect(driverError("cuDevicePrimaryCtxRetain", 46, "GPU 0").message).toMatch(
+    /another process holds the GPU/,
+  );
   expect(driverError("cuLaunchKernel", 46, "GPU 0").message).not.toMatch(/another process/);
 });
 
@@ -31,5 +33,7 @@ it("gives memory an error of its own, and an unknown status its number", () => {
 
 it("names what a library misses", () => {
   expect(libraryError("nvrtc", "nvrtcCompileProgram", 7).message).toContain("libnvrtc-builtins");
-  expect(libraryError("cublasLt", "cublasLtCreate", 1).message).toMatch(/NOT_INITIALIZED \(1\) \(the driver may be too old/);
+  expect(libraryError("cublasLt", "cublasLtCreate", 1).message).toMatch(
+    /NOT_INITIALIZED \(1\) \(the driver may be too old/,
+  );
 });

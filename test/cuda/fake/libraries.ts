@@ -17,9 +17,14 @@ export function buildFakeLibraries(folder: string, absent: readonly string[] = [
     .filter((name) => !written.includes(`CALL(${name},`) && !absent.includes(name))
     .map((name) => `CALL(${name}, (), )`);
   const source = join(folder, "libraries.cpp");
-  const kept = absent.reduce((text, name) => text.replaceAll(`CALL(${name},`, `CALL(absent_${name},`), written);
+  const kept = absent.reduce(
+    (text, name) => text.replaceAll(`CALL(${name},`, `CALL(absent_${name},`),
+    written,
+  );
   writeFileSync(source, `${kept}\n${stubs.join("\n")}\n`);
   const [first, ...others] = names.map((name) => join(folder, name));
-  execFileSync("g++", ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-o", first, source], { stdio: "pipe" });
+  execFileSync("g++", ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-o", first, source], {
+    stdio: "pipe",
+  });
   for (const other of others) copyFileSync(first, other);
 }
