@@ -102,8 +102,7 @@ describe("XL-Sum", () => {
     const sample = (await opened("xlsum_english")).sample(0);
     expect(sample.requests).toMatchObject([
       {
-        prompt:
-          "Article: A ship left.\nSummary: Ship leaves.\n\nArticle: The sea rose by a metre.\nSummary:",
+        prompt: "Article: A ship left.\nSummary: Ship leaves.\n\nArticle: The sea rose by a metre.\nSummary:",
         stop: ["\n"],
         maxNewTokens: 128,
       },
@@ -170,7 +169,13 @@ describe("TyDiQA-GoldP", () => {
     });
   put("tydiqa_goldp/train/finnish.json", squad([["Meri on sininen.", "Mikä on sininen?", "Meri"]]));
   put("tydiqa_goldp/dev/finnish.json", squad([["Kuu on keltainen.", "Mikä on keltainen?", "Kuu"]]));
-  put("tydiqa_goldp/dev/english.json", squad([["The sea is blue.", "What is blue?", "The sea"], ["x", "y?", "z"]]));
+  put(
+    "tydiqa_goldp/dev/english.json",
+    squad([
+      ["The sea is blue.", "What is blue?", "The sea"],
+      ["x", "y?", "z"],
+    ]),
+  );
 
   it("asks in the language of the question after one of its training examples", async () => {
     const open = await opened("tydiqa_goldp_finnish");
@@ -238,9 +243,7 @@ describe("Parquet", () => {
     const path = fileURLToPath(new URL(`../fixtures/eval/${name}.parquet`, import.meta.url));
     const given = z
       .record(z.string(), z.unknown())
-      .parse(
-        JSON.parse(readFileSync(new URL("../fixtures/eval/documents.json", import.meta.url), "utf8")),
-      );
+      .parse(JSON.parse(readFileSync(new URL("../fixtures/eval/documents.json", import.meta.url), "utf8")));
     const rows = await readRows(path);
     expect(rows.map(({ value }) => value)).toEqual(given[name]);
     expect(rows[1].place).toBe(`${path} row 2`);

@@ -45,7 +45,11 @@ function translationTask(from: string, to: string): Task {
     source: {
       folder: "flores",
       splits: { dev: [`dev/${from}.dev`], devtest: [`devtest/${from}.devtest`] },
-      aligned: { from: "source", to: "target", file: (path: string) => join(dirname(path), basename(path).replace(from, to)) },
+      aligned: {
+        from: "source",
+        to: "target",
+        file: (path: string) => join(dirname(path), basename(path).replace(from, to)),
+      },
       row,
       homepage: "https://github.com/facebookresearch/flores (flores200_dataset)",
       licence: "CC BY-SA 4.0",
