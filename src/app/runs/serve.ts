@@ -159,7 +159,8 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
     "",
     ...models.map(
       ({ name, engine: { info } }) =>
-        `  ${name}: ${info.dtype} on ${info.device}, ${info.maxContext} tokens of context`,
+        `  ${name}: ${options.quantise ?? info.dtype} on ${info.device}, ${info.maxContext} tokens of context` +
+        info.adapters.map((adapter) => `\n  ${name}:${adapter}`).join(""),
     ),
     "",
     ...(options.playground ? [`  Playground   ${url}/`] : []),
