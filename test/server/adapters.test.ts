@@ -18,7 +18,13 @@ import { ServedModels } from "../../src/app/server/servedModel.ts";
 import type { ServedModel } from "../../src/app/server/servedModel.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { ThreadedEngine } from "../../src/infer/index.ts";
-import { createAdapter, Decoder, modelFamily, parseAdapterConfig, saveAdapter } from "../../src/models/index.ts";
+import {
+  createAdapter,
+  Decoder,
+  modelFamily,
+  parseAdapterConfig,
+  saveAdapter,
+} from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { smallConfig, writeModel } from "../app/model-folders.ts";
 
@@ -54,8 +60,20 @@ function writeAdapter(context: Context, decoder: Decoder, name: string, rank: nu
 
 const size = { device: "cpu", threads: 1, cacheTokens: 1024, maxSequences: 8 } as const;
 
-function served(name: string, engine: ServedModel["engine"], tokenizer: ServedModel["tokenizer"]): ServedModel {
-  return { name, engine, tokenizer, chatTemplates: undefined, card: undefined, license: undefined, created: 0 };
+function served(
+  name: string,
+  engine: ServedModel["engine"],
+  tokenizer: ServedModel["tokenizer"],
+): ServedModel {
+  return {
+    name,
+    engine,
+    tokenizer,
+    chatTemplates: undefined,
+    card: undefined,
+    license: undefined,
+    created: 0,
+  };
 }
 
 const prompts = ["Ship", "The sea"];
@@ -118,10 +136,25 @@ describe("adapters behind the server", () => {
 describe("nautilus serve --adapter", () => {
   it("serves each adapter under the model's name and its own", async () => {
     const adapters = ["one", "two"].flatMap((name) => ["--adapter", `${name}=${adapterFolder(name)}`]);
-    const options = ["--model", model(), "--model-name", "base", "--port", "0", "--device", "cpu", "--threads", "1"];
-    const child = spawn(process.execPath, [program, "serve", ...options, "--no-playground", "--log-level", "silent", ...adapters], {
-      stdio: ["ignore", "pipe", "inherit"],
-    });
+    const options = [
+      "--model",
+      model(),
+      "--model-name",
+      "base",
+      "--port",
+      "0",
+      "--device",
+      "cpu",
+      "--threads",
+      "1",
+    ];
+    const child = spawn(
+      process.execPath,
+      [program, "serve", ...options, "--no-playground", "--log-level", "silent", ...adapters],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
     try {
       let page = "";
       child.stdout.setEncoding("utf8");
