@@ -22,10 +22,10 @@ import type { Decoder } from "../../common/decoder.ts";
 import type { ModelFamily } from "../../common/family.ts";
 import type { Adapter } from "../adapter.ts";
 import { parseAdapterConfig } from "../config.ts";
-import type { AdapterConfig } from "../config.ts";
 import { createAdapter } from "../create.ts";
 import { targetModules } from "../targets.ts";
 import { component, ownConfigName, peftConfigName, peftPrefix, promptTensor, weightsName } from "./names.ts";
+import type { AdapterFolder } from "./description.ts";
 import { isNemoFile, readNemoFile } from "./nemoFile.ts";
 import { adapterConfigOf, parsePeftConfig, writePeftConfig } from "./peftConfig.ts";
 
@@ -35,15 +35,6 @@ const ownSchema = z.strictObject({
   baseModel: z.string().optional(),
   config: z.unknown(),
 });
-
-/** What a folder says of its adapter before a model is there. */
-export interface AdapterFolder {
-  config: AdapterConfig;
-  /** base_model_name_or_path */
-  baseModel: string | undefined;
-  /** Tensors under PEFT's names or ours; the caller disposes them. */
-  openWeights(): TensorSource;
-}
 
 /** Whether there is an adapter: in a folder, or in a file of NeMo. Throws FileError, CheckpointError for a damaged file of NeMo. */
 export function isAdapterFolder(folder: string): boolean {

@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { CheckpointError } from "../../../base/index.ts";
 import { isNemoAdapter, openNemoLora } from "../../../checkpoint/index.ts";
 import { parseAdapterConfig } from "../config.ts";
-import type { AdapterFolder } from "./folder.ts";
+import type { AdapterFolder } from "./description.ts";
 import { component } from "./names.ts";
 
 /** Whether a path is an adapter of NeMo, packed or unpacked. Throws CheckpointError, FileError. */
