@@ -154,7 +154,11 @@ function textIn(folder: string, pattern: RegExp): string | undefined {
 function startPage(url: string, models: readonly ServedModel[], options: ServeCliOptions): string {
   return startScreen({
     url,
-    models: models.map(({ name, engine: { info } }) => ({ ...info, name })),
+    models: models.map(({ name, engine: { info } }) => ({
+      ...info,
+      name,
+      dtype: options.quantise ?? info.dtype,
+    })),
     grpcPort: options.grpcPort,
     hasPlayground: options.playground,
     needsKey: (options.apiKey ?? []).length > 0 || (process.env["NAUTILUS_API_KEY"] ?? "") !== "",

@@ -7,6 +7,7 @@ const model = {
   dtype: "bf16",
   device: "cpu: AMD EPYC 9654 96-Core Processor, 192 threads, AVX-512 with bf16",
   maxContext: 131_072,
+  adapters: ["legal"],
 };
 const screen = {
   url: "https://255.255.255.255:65535",
@@ -21,6 +22,7 @@ describe("the start screen", () => {
     const lines = startScreen(screen).split("\n");
     expect(lines.filter((line) => line.length > 80)).toEqual([]);
     expect(lines).toContain("  small: bf16 on cuda, 131072 tokens of context");
+    expect(lines).toContain("  small:legal");
     expect(lines).toContain("    131072 tokens of context");
   });
 

@@ -3,7 +3,13 @@
 export interface StartScreen {
   /** Of HTTP, without a slash at its end. */
   url: string;
-  models: readonly { name: string; dtype: string; device: string; maxContext: number }[];
+  models: readonly {
+    name: string;
+    dtype: string;
+    device: string;
+    maxContext: number;
+    adapters: readonly string[];
+  }[];
   grpcPort: number | undefined;
   hasPlayground: boolean;
   needsKey: boolean;
@@ -37,8 +43,9 @@ export function startScreen({ url, models, grpcPort, hasPlayground, needsKey }: 
   ].join("\n");
 }
 
-function modelLines({ name, dtype, device, maxContext }: StartScreen["models"][number]): string[] {
+function modelLines({ name, dtype, device, maxContext, adapters }: StartScreen["models"][number]): string[] {
   const details = [`${dtype} on ${device}`, `${maxContext} tokens of context`];
   const line = `  ${name}: ${details.join(", ")}`;
-  return line.length <= width ? [line] : [`  ${name}:`, ...details.map((detail) => `    ${detail}`)];
+  const lines = line.length <= width ? [line] : [`  ${name}:`, ...details.map((detail) => `    ${detail}`)];
+  return [...lines, ...adapters.map((adapter) => `  ${name}:${adapter}`)];
 }

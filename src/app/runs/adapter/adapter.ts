@@ -16,6 +16,8 @@ import {
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import { listCheckpoints } from "../../../train/index.ts";
+import { labelled } from "../../terminal/columns.ts";
+import { tensorTable } from "../inspect/inspect.ts";
 import { openModel } from "../openModel.ts";
 import type { OpenModel } from "../openModel.ts";
 
@@ -68,10 +70,37 @@ export function inspectAdapter(path: string, { json }: { json?: boolean }): void
   }
   process.stdout.write(
     `${config.method} adapter in ${folder}\nbase        ${baseModel ?? "not named"}\nparameters  ${numParameters.toLocaleString("en-US")}\n` +
-      `settings    ${JSON.stringify(config)}\n`,
+      settingsText(config),
   );
-  for (const { name, shape, dtype } of tensors)
-    process.stdout.write(`  ${name}  ${dtype} (${shape.join(", ")})\n`);
+  process.stdout.write(
+    `\n${tensorTable(
+      tensors.map(({ name, byteLength, ...tensor }) => ({
+        ...tensor,
+        name: name.replace(/^base_model\.model\./, ""),
+        bytes: byteLength,
+      })),
+      false,
+    ).join("\n")}\n`,
+  );
+}
+
+/** The fields that say something, one a line; modules that are alike in every layer once. */
+function settingsText(config: object): string {
+  return Object.entries(config)
+    .filter(([key]) => key !== "method")
+    .map(([key, value]: [string, unknown]): [string, string] => [key, settingText(value)])
+    .filter(([, text]) => text !== "")
+    .map(([key, text]) => labelled(key.padEnd(12), text, 80))
+    .join("");
+}
+
+function settingText(value: unknown): string {
+  if (Array.isArray(value))
+    return [...new Set(value.map((one) => String(one).replace(/\.\d+\./, ".*.")))].join(" ");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value)
+    .map(([key, one]) => `${key}=${String(one)}`)
+    .join(" ");
 }
 
 export async function mergeIntoModel(path: string, options: AdapterCliOptions): Promise<void> {
