@@ -108,10 +108,11 @@ async function modelNames(
     return "none";
   }
   if (answer.status >= 500) return `status ${answer.status}`;
-  if (!answer.ok)
-    throw new QueryError("query", `expected the models of ${url}, got status ${answer.status}`, {
-      ...(answer.status === 401 ? { hint: "--api-key, or NAUTILUS_API_KEY" } : {}),
-    });
+  if (!answer.ok) {
+    const details = answer.status === 401 ? { hint: "--api-key, or NAUTILUS_API_KEY" } : {};
+    const got = `expected the models of ${url}, got status ${answer.status}`;
+    throw new QueryError("query", got, details);
+  }
   const known = parseConfig("query", indexSchema, await answer.json()).map(({ name }) => name);
   // A model's adapters and its streaming form stand under its own name.
   return known.filter((name) => !known.some((other) => name.startsWith(`${other}:`)));
