@@ -231,6 +231,7 @@ describe("nautilus tune", () => {
     const refused: [string[], RegExp][] = [
       [tune("x", "--set", 'method={"method":"lora","targets":"q_porj"}'), /did you mean 'q_proj'/],
       [tune("x", "--set", 'method={"method":"lora","rank":0}'), /rank: expected/],
+      [tune("x", "--method", "lora", "--set", "method.rank=0"), /rank: expected/],
       [tune("x", "--data", at("empty.jsonl")), /expected records in .*empty.jsonl, got none/],
       [tune("x", "--set", "maxLength=4096"), /maxLength: expected at most/],
       [tune("x", "--objective", "dpo"), /expected prompt, chosen and rejected for dpo/],
