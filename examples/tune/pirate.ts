@@ -1,6 +1,6 @@
 /**
  * The demonstration model (`npx nautilus demo`) learns a pirate's manner, and a dozen facts that it answers questions about. All weights are
- * trained: a base of a minute's training has too little for an adapter to build on (docs/log.md). Run:
+ * trained: the head of so young a base is too small for any adapter before it to make an answer certain (docs/log.md). Run:
  *   npx nautilus tune examples/tune/pirate.ts
  */
 import { fileURLToPath } from "node:url";
