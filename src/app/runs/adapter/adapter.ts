@@ -2,7 +2,6 @@
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
-import { openSafetensors } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
   isAdapterFolder,
@@ -29,7 +28,7 @@ export interface AdapterCliOptions {
   threads?: number;
 }
 
-/** The adapter behind a path: a folder, or the finished or newest one of a tuning run. Throws CheckpointError. */
+/** The adapter behind a path: a folder, a file of NeMo, or the finished or newest one of a tuning run. Throws CheckpointError. */
 export function findAdapter(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
   const candidates = [
@@ -58,8 +57,8 @@ export function attachAdapter(context: Context, { decoder }: OpenModel, path: st
 
 export function inspectAdapter(path: string, { json }: { json?: boolean }): void {
   const folder = findAdapter(path);
-  const { config, baseModel, weightsPath } = readAdapterFolder(folder);
-  using source = openSafetensors(weightsPath);
+  const { config, baseModel, openWeights } = readAdapterFolder(folder);
+  using source = openWeights();
   const tensors = [...source.names()].map((name) => ({ name, ...source.info(name) }));
   const numParameters = tensors.reduce((total, { shape }) => total + numElements(shape), 0);
   if (json === true) {
