@@ -147,7 +147,8 @@ describe("a run", () => {
     const perParameter = async (moments: string, master: boolean): Promise<number> => {
       const set = ["--set", `optim.moments=${moments}`, "--set", `optim.master=${master}`];
       const { stdout } = await train("dry", "--dry-run", "--json", ...set).result;
-      const { memory, parameters }: { memory: Record<string, number>; parameters: number } = JSON.parse(stdout);
+      const { memory, parameters }: { memory: Record<string, number>; parameters: number } =
+        JSON.parse(stdout);
       return (memory["parameters"] + memory["gradients"] + memory["optimizer"]) / parameters;
     };
     // bf16 weights and gradients, and with them: f32 moments and master; bf16 moments and f32 master; bf16 moments alone, rounded stochastically.
