@@ -6,7 +6,15 @@
  * In a project of your own import from "nautilus-llm/eval" instead.
  */
 import { z } from "zod";
-import { bestOver, defineTask, exactMatch, f1, mapAnswers, takeFirst, usualFiles } from "../../src/eval/index.ts";
+import {
+  bestOver,
+  defineTask,
+  exactMatch,
+  f1,
+  mapAnswers,
+  takeFirst,
+  usualFiles,
+} from "../../src/eval/index.ts";
 
 /** What a row must hold; a malformed one is an error that names its file and line. */
 const row = z.object({
