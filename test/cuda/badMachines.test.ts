@@ -60,9 +60,13 @@ const recipe = {
 
 /** What `nautilus train` says on a machine. */
 async function train(machine: Readonly<Record<string, string>>, libraries = whole(), ...more: string[]) {
-  const env = { NAUTILUS_CUDA_LIBS: libraries,
+  const env = {
+    NAUTILUS_CUDA_LIBS: libraries,
     // A real cuDNN would ask the real driver.
-    NAUTILUS_ATTENTION: "own", NAUTILUS_CACHE: join(folder, "cache"), ...machine };
+    NAUTILUS_ATTENTION: "own",
+    NAUTILUS_CACHE: join(folder, "cache"),
+    ...machine,
+  };
   return startCli(["train", "recipe.json", ...more], { cwd: folder, env }).result;
 }
 
