@@ -1,8 +1,8 @@
 /** Adapters on disk: finding, describing, merging, exporting. */
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
-import { openSafetensors } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
   isAdapterFolder,
@@ -29,7 +29,7 @@ export interface AdapterCliOptions {
   threads?: number;
 }
 
-/** The adapter behind a path: a folder, or the finished or newest one of a tuning run. Throws CheckpointError. */
+/** The adapter behind a path: a folder, a file of NeMo, or the finished or newest one of a tuning run. Throws CheckpointError. */
 export function findAdapter(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
   const candidates = [
@@ -46,6 +46,14 @@ export function findAdapter(path: string): string {
   );
 }
 
+/** Its place and its weights' digest: a run that is tuned anew is another adapter under the same path. Throws CheckpointError. */
+export function adapterIdentity(path: string): string {
+  using source = readAdapterFolder(findAdapter(path)).openWeights();
+  const hash = createHash("sha256");
+  for (const name of [...source.names()].toSorted()) hash.update(name).update(source.read(name));
+  return `${path} (sha256 ${hash.digest("hex").slice(0, 16)})`;
+}
+
 /** Puts the adapter at `path` on an open model; the caller disposes it before the model. */
 export function attachAdapter(context: Context, { decoder }: OpenModel, path: string): Adapter {
   const adapter = loadAdapter(context, decoder, {
@@ -58,8 +66,8 @@ export function attachAdapter(context: Context, { decoder }: OpenModel, path: st
 
 export function inspectAdapter(path: string, { json }: { json?: boolean }): void {
   const folder = findAdapter(path);
-  const { config, baseModel, weightsPath } = readAdapterFolder(folder);
-  using source = openSafetensors(weightsPath);
+  const { config, baseModel, openWeights } = readAdapterFolder(folder);
+  using source = openWeights();
   const tensors = [...source.names()].map((name) => ({ name, ...source.info(name) }));
   const numParameters = tensors.reduce((total, { shape }) => total + numElements(shape), 0);
   if (json === true) {
