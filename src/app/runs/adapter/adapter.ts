@@ -1,4 +1,5 @@
 /** Adapters on disk: finding, describing, merging, exporting. */
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
@@ -43,6 +44,14 @@ export function findAdapter(path: string): string {
     `expected an adapter or a tuning run at ${path}, got ${existsSync(path) ? "neither" : "nothing there"}`,
     { hint: "train one with 'nautilus tune'" },
   );
+}
+
+/** Its place and its weights' digest: a run that is tuned anew is another adapter under the same path. Throws CheckpointError. */
+export function adapterIdentity(path: string): string {
+  using source = readAdapterFolder(findAdapter(path)).openWeights();
+  const hash = createHash("sha256");
+  for (const name of [...source.names()].toSorted()) hash.update(name).update(source.read(name));
+  return `${path} (sha256 ${hash.digest("hex").slice(0, 16)})`;
 }
 
 /** Puts the adapter at `path` on an open model; the caller disposes it before the model. */
