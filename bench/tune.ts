@@ -1,0 +1,205 @@
+/**
+ * Steps of tuning with a frozen base: LoRA of rank 16 on the attention and on every matrix, and DPO with the base as its own reference,
+ * against the rate of a large matrix product in the same run. Weights are random: the time does not depend on them.
+ *
+ * usage: node bench/tune.ts [--preset nemotron-10m] [--device cpu|cuda] [--threads N] [--precision f32|bf16] [--length 512] [--rows 8]
+ *   [--recompute none|norm-activation|block] [--json]
+ * on a GPU: node bench/tune.ts --preset nemotron-3-8b --device cuda --precision bf16 --length 4096 --rows 1
+ */
+import { parseArgs } from "node:util";
+import { openDevice } from "../src/device/index.ts";
+import {
+  countMatmulParameters,
+  createAdapter,
+  Decoder,
+  modelFamily,
+  nemotronPreset,
+  operationsPerToken,
+  parseAdapterConfig,
+} from "../src/models/index.ts";
+import type { Adapter } from "../src/models/index.ts";
+import { Context, matmulInto } from "../src/tensor/index.ts";
+import type { RecomputePolicy } from "../src/tensor/index.ts";
+import { AdamW, batchOf, PreferenceStep, TrainingStep } from "../src/train/index.ts";
+import type { HostBatch, StepRunner } from "../src/train/index.ts";
+
+const { values } = parseArgs({
+  options: {
+    preset: { type: "string", default: "nemotron-10m" },
+    device: { type: "string", default: "cpu" },
+    threads: { type: "string" },
+    precision: { type: "string", default: "f32" },
+    length: { type: "string", default: "512" },
+    rows: { type: "string", default: "8" },
+    recompute: { type: "string", default: "none" },
+    json: { type: "boolean", default: false },
+  },
+});
+const recompute: RecomputePolicy =
+  values.recompute === "block" || values.recompute === "norm-activation" ? values.recompute : "none";
+const dtype = values.precision === "bf16" ? "bf16" : "f32";
+const config = nemotronPreset(values.preset);
+const length = Number(values.length);
+const numRows = Number(values.rows);
+const numSteps = 3;
+
+using device = await openDevice({
+  kind: values.device === "cuda" ? "cuda" : "cpu",
+  threads: values.threads === undefined ? undefined : Number(values.threads),
+});
+const context = new Context(device);
+
+/** Best of several runs after one that warms up, in seconds. */
+function best(body: () => void): number {
+  let seconds = Infinity;
+  for (let run = 0; run <= numSteps; run++) {
+    const startMs = performance.now();
+    body();
+    device.synchronize();
+    if (run > 0) seconds = Math.min(seconds, (performance.now() - startMs) / 1000);
+  }
+  return seconds;
+}
+
+/** Operations per second of a large product. */
+function matmulRate(): number {
+  const size = device.kind === "cuda" ? 8192 : 2048;
+  return context.scope(() => {
+    const [a, b, c] = [0, 1, 2].map((seed) => {
+      const x = context.empty([size, size], dtype);
+      device.run("randomNormal", { y: x, numElements: size * size, seed, counter: 0, mean: 0, std: 1 });
+      return x;
+    });
+    return (
+      (2 * size ** 3) /
+      best(() => matmulInto(context, { a, b, c }, { m: size, n: size, k: size, transposeB: true }))
+    );
+  });
+}
+
+function text(seed: number) {
+  const tokens = Int32Array.from({ length }, (_, i) => ((i + seed * 131) * 7919) % config.vocabSize);
+  return { tokens, isTrained: new Uint8Array(length).fill(1), numCutAnswer: 0, numCutPrompt: 0 };
+}
+
+const layout = { packing: true, padId: 0, prefix: [] };
+const place = { file: "bench", line: 1 };
+const seeds = Array.from({ length: numRows }, (_, row) => row);
+const texts: HostBatch = batchOf(
+  seeds.map((seed) => ({ kind: "text" as const, ...place, text: text(seed) })),
+  layout,
+);
+/** Half as many pairs: as many texts. */
+const pairs: HostBatch = batchOf(
+  seeds.slice(0, Math.max(1, numRows / 2)).map((seed) => ({
+    kind: "preference" as const,
+    ...place,
+    chosen: text(seed),
+    rejected: text(seed + numRows),
+  })),
+  layout,
+);
+
+/** Floating-point operations per token: no weight gradients of the base; the reference is one more forward pass. */
+function operations({ numParameters }: Adapter, isCompared: boolean): number {
+  const matmuls = 2 * countMatmulParameters(config);
+  const { forward } = operationsPerToken(config, length);
+  const attention = forward - matmuls;
+  return 2 * matmuls + 3 * attention + 6 * numParameters + (isCompared ? forward : 0);
+}
+
+function measure(name: string, targets: string, isCompared: boolean) {
+  const family = modelFamily(config);
+  using decoder = new Decoder(context, config, { dtype });
+  decoder.parameters.initialise(1);
+  using adapter = createAdapter(decoder, {
+    family,
+    config: parseAdapterConfig({ method: "lora", rank: 16, targets }),
+    dtype,
+    gradientDtype: dtype,
+  });
+  adapter.initialise(context, 1);
+  decoder.attach(adapter);
+  using optimizer = new AdamW(context, adapter.parameters, {
+    betas: [0.9, 0.98],
+    eps: 1e-8,
+    weightDecay: 0.01,
+    clip: 1,
+    moments: "f32",
+    master: true,
+  });
+  optimizer.resetMasters(context);
+  const parts = {
+    decoder,
+    optimizer,
+    adapter,
+    recompute,
+    chunkBytes: device.kind === "cuda" ? 2 ** 30 : 2 ** 24,
+  };
+  using step: StepRunner = isCompared
+    ? new PreferenceStep(context, {
+        ...parts,
+        objective: {
+          kind: "dpo",
+          beta: 0.1,
+          labelSmoothing: 0,
+          sftWeight: 0,
+          eta: 1,
+          desirableWeight: 1,
+          undesirableWeight: 1,
+        },
+      })
+    : new TrainingStep(context, parts);
+  matmul = Math.max(matmul, matmulRate());
+  const batch = isCompared ? pairs : texts;
+  let count = 0;
+  const seconds = best(() => {
+    count++;
+    step.run([batch], { step: count, learningRate: 1e-4, seed: 1, skipAboveNorm: 0 }).wait();
+  });
+  const result = {
+    name,
+    trained: adapter.numParameters,
+    tokensPerSecond: batch.tokens.length / seconds,
+    operations: operations(adapter, isCompared),
+  };
+  decoder.attach(undefined);
+  return result;
+}
+
+// Other work on the machine slows single measurements: the best product of the whole run is the limit.
+let matmul = matmulRate();
+const measured = [
+  measure("LoRA r=16, attention", "attention", false),
+  measure("LoRA r=16, all-linear", "all-linear", false),
+  measure("DPO, LoRA r=16, attention", "attention", true),
+];
+const results = measured.map(({ operations: perToken, ...result }) => ({
+  ...result,
+  limit: matmul / perToken,
+  share: (result.tokensPerSecond * perToken) / matmul,
+}));
+if (values.json)
+  console.log(
+    JSON.stringify(
+      {
+        device: device.description,
+        preset: values.preset,
+        dtype,
+        matmul,
+        peakLiveBytes: device.memory().peakLiveBytes,
+        results,
+      },
+      undefined,
+      2,
+    ),
+  );
+else {
+  console.log(
+    `${values.preset}, ${dtype}, ${numRows} rows of ${length} tokens, on ${device.description}; a large product runs at ${(matmul / 1e9).toFixed(0)} GFLOP/s`,
+  );
+  for (const { name, trained, tokensPerSecond, limit, share } of results)
+    console.log(
+      `${name.padEnd(28)} ${trained.toLocaleString("en-US").padStart(12)} trained  ${tokensPerSecond.toFixed(0).padStart(7)} tok/s  limit ${limit.toFixed(0).padStart(7)}  share ${(100 * share).toFixed(0)} %`,
+    );
+}
