@@ -94,7 +94,7 @@ async function examplePool<Row>(
   const from =
     shots?.split ?? ["train", "validation", "test"].find((candidate) => candidate in source.splits) ?? split;
   if (from === split) return { pool: all, numSkipped: 0, drawsOneMore: true };
-  if (shots?.fromScoredSplit === true && !store.has(source, from))
+  if (shots?.fromScoredSplit === true && !(await store.has(source, from)))
     return { pool: all.slice(0, numShots), numSkipped: numShots, drawsOneMore: false };
   const pool = (await store.rows(source, from, only)).slice(shots?.skip ?? 0);
   // The reference harness also draws one more where a task names neither a test split nor one for examples: it takes the two for

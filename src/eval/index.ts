@@ -1,5 +1,5 @@
 /** Evaluation: tasks as typed records, a harness over a `LanguageModel`, scores equal to the reference harness's. */
-export { type DataSource, DataStore, type FetchData, usualFiles } from "./data/store.ts";
+export { type DataSource, DataStore, type FetchData, findFiles, usualFiles } from "./data/store.ts";
 export { defineGroup, defineTask } from "./define.ts";
 export {
   evaluate,

@@ -334,7 +334,7 @@ describe("refusals", () => {
       (path) => ({
         what: `a file named ${JSON.stringify(path)}`,
         change: (model: HubTestModel) => void model.files.push(smallFile(path, "x")),
-        says: /expected a file name inside the model/,
+        says: /expected a file name inside its repository/,
       }),
     ),
   ];

@@ -69,6 +69,7 @@ export const strangerToken = "hf_stranger";
 
 export class HubTestServer implements AsyncDisposable {
   readonly models = new Map<string, HubTestModel>();
+  readonly datasets = new Map<string, HubTestModel>();
   readonly seen: SeenRequest[] = [];
   readonly faults: Faults = {
     breakAfter: new Map(),
@@ -139,10 +140,11 @@ export class HubTestServer implements AsyncDisposable {
     }
     if (token !== undefined && token !== goodToken && token !== strangerToken)
       return refuse(response, 401, undefined, "Invalid credentials in Authorization header");
-    const api = parts(/^\/api\/models\/(.+?)(?:\/(revision|tree|paths-info)\/([^/]+))?$/);
-    const file = parts(/^\/(.+?)\/resolve\/([^/]+)\/(.+)$/);
+    const api = parts(/^\/api\/(?:models|datasets)\/(.+?)(?:\/(revision|tree|paths-info)\/([^/]+))?$/);
+    const file = parts(/^\/(?:datasets\/)?(.+?)\/resolve\/([^/]+)\/(.+)$/);
     const name = api?.[1] ?? file?.[1] ?? "";
-    const model = this.models.get(name);
+    const ofKind = /^\/(?:api\/)?datasets\//.test(url.pathname) ? this.datasets : this.models;
+    const model = ofKind.get(name);
     if (model === undefined || (model.isPrivate === true && token !== goodToken))
       return refuse(response, token === undefined ? 401 : 404, "RepoNotFound", "Repository not found");
     const named = api?.[3] ?? file?.[2] ?? "";

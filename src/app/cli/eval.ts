@@ -32,6 +32,10 @@ export function registerEval(program: Command): void {
     )
     .option("--tasks <names>", "tasks and groups, separated by commas (see 'nautilus eval list')")
     .option("--data <folder>", "folder with the data sets (repeatable)", collect)
+    .option(
+      "--fetch",
+      "bring data sets that are missing from the hub into its cache; their licences are shown",
+    )
     .option("--task-file <path>", "TypeScript module with tasks of your own (repeatable)", collect)
     .option("--output <folder>", "logs, results and report; a run that was interrupted goes on from there")
     .option(

@@ -39,14 +39,14 @@ const requestedOutputSchema = z.looseObject({
 });
 
 // What Triton does not know it passes over, and so do we: clients of the field send keys of their own.
-const requestSchema = z.looseObject({
+export const inferRequestSchema = z.looseObject({
   id: z.string().optional(),
   parameters: parametersSchema.optional(),
   inputs: z.array(tensorSchema).max(1024),
   outputs: z.array(requestedOutputSchema).max(1024).optional(),
 });
 
-const responseSchema = z.looseObject({
+export const inferResponseSchema = z.looseObject({
   model_name: z.string().default(""),
   model_version: z.string().default(""),
   id: z.string().optional(),
@@ -76,7 +76,7 @@ export function parseHeaderLength(text: string | undefined, bodyLength: number):
 /** Throws RequestError for everything that a client can get wrong. */
 export function parseInferRequest(body: HttpBody): InferRequest {
   const { json, tail } = splitBody(body);
-  const header = parseMessage(component, requestSchema, json);
+  const header = parseMessage(component, inferRequestSchema, json);
   const inputs = readTensors(header.inputs, tail);
   const byDefault = header.parameters?.["binary_data_output"];
   // Who sends raw tensors can read them; who sends plain JSON is answered in it, unless it says otherwise.
@@ -109,7 +109,7 @@ function readRequestedOutput(output: z.output<typeof requestedOutputSchema>): Re
 /** Throws RequestError when the answer is not of the protocol. */
 export function parseInferResponse(body: HttpBody): InferResponse {
   const { json, tail } = splitBody(body);
-  const header = parseMessage(component, responseSchema, json);
+  const header = parseMessage(component, inferResponseSchema, json);
   return {
     modelName: header.model_name,
     modelVersion: header.model_version,

@@ -13,6 +13,8 @@ export {
   encodeInferRequest,
   encodeInferResponse,
   headerLengthName,
+  inferRequestSchema,
+  inferResponseSchema,
   parseHeaderLength,
   parseInferRequest,
   parseInferResponse,

@@ -16,7 +16,7 @@ import type { HttpApp, HttpEnvironment } from "./http/environment.ts";
 import { fetchOf } from "./http/eventStream.ts";
 import { mountFailures } from "./http/failures.ts";
 import { safeHeaders, withApiKeys, withCors, withRequestContext } from "./http/middleware.ts";
-import { GrpcListener, InferenceService, mountKserve } from "./kserve/index.ts";
+import { GrpcListener, inferenceRoutes, InferenceService, mountKserve } from "./kserve/index.ts";
 import { createLogger } from "./logging.ts";
 import { ServerMetrics } from "./metrics.ts";
 import { openAiRoutes } from "./openai/describe.ts";
@@ -140,7 +140,7 @@ class RunningServer implements NautilusServer, ServerContext {
     if (this.options.grpcPort !== undefined) this.#listeners.push(new GrpcListener(inference));
     mountInfo(app, this);
     mountOpenAi(app, this);
-    mountOpenApi(app, this, [...openAiRoutes, ...infoRoutes]);
+    mountOpenApi(app, this, [...openAiRoutes, ...inferenceRoutes, ...infoRoutes]);
     if (this.options.playground) mountPages(app, pages);
   }
 }

@@ -1,6 +1,7 @@
 /**
  * The cache that Python's `huggingface_hub` keeps, so that what one program pulled the other finds:
  *
+ *     models--org--name/…, datasets--org--name/…         a repository; below it:
  *     models--org--name/blobs/<sha256 or git hash>       the bytes, once
  *     models--org--name/snapshots/<commit>/<file>        links to blobs
  *     models--org--name/refs/<branch or tag>             the commit it stood for
@@ -26,16 +27,22 @@ import {
   writeText,
 } from "../../base/index.ts";
 import type { HubFile, ModelLicense } from "./client.ts";
-import { checkFilePath, checkRevision, isCommit, isModelName } from "./names.ts";
+import { checkFilePath, checkRevision, isCommit, isModelName, kindNames } from "./names.ts";
+import type { RepositoryKind } from "./names.ts";
 
 export const defaultRevision = "main";
 
-/** Where one model lies in the cache. */
+/** `models--org--name` */
+export function cachedName(name: string, kind: RepositoryKind): string {
+  return `${kindNames[kind].plural}--${name.replace("/", "--")}`;
+}
+
+/** Where one model or data set lies in the cache. */
 export class CachedRepository {
   readonly folder: string;
 
-  constructor(cacheFolder: string, name: string) {
-    this.folder = join(cacheFolder, `models--${name.replace("/", "--")}`);
+  constructor(cacheFolder: string, name: string, kind: RepositoryKind = "model") {
+    this.folder = join(cacheFolder, cachedName(name, kind));
   }
 
   blob(file: HubFile): string {
@@ -123,21 +130,25 @@ export interface CachedModel {
   name: string;
   revision: string;
   commit: string;
-  /** The snapshot: a Hugging Face model folder. */
+  /** The snapshot: a folder as the repository has it. */
   folder: string;
   license: ModelLicense | undefined;
 }
 
 /**
- * A pulled model, by `org/name` or `org/name@revision`, whoever pulled it; undefined where the cache has none.
+ * A pulled model (or data set), by `org/name` or `org/name@revision`, whoever pulled it; undefined where the cache has none.
  * Throws ConfigError for a revision that cannot be one.
  */
-export function findCachedModel(text: string, cacheFolder: string): CachedModel | undefined {
+export function findCachedModel(
+  text: string,
+  cacheFolder: string,
+  kind: RepositoryKind = "model",
+): CachedModel | undefined {
   const at = text.indexOf("@");
   const name = at < 0 ? text : text.slice(0, at);
   const revision = at < 0 ? defaultRevision : checkRevision(text.slice(at + 1));
   if (!isModelName(name)) return undefined;
-  const repository = new CachedRepository(cacheFolder, name);
+  const repository = new CachedRepository(cacheFolder, name, kind);
   const commit = repository.commitOf(revision);
   if (commit === undefined || !existsSync(repository.snapshot(commit))) return undefined;
   return {
@@ -149,11 +160,15 @@ export function findCachedModel(text: string, cacheFolder: string): CachedModel 
   };
 }
 
-/** Throws CheckpointError: the model is needed from the cache and is not in it. */
-export function requireCachedModel(text: string, cacheFolder: string): CachedModel {
-  const found = findCachedModel(text, cacheFolder);
+/** Throws CheckpointError: the model (or data set) is needed from the cache and is not in it. */
+export function requireCachedModel(
+  text: string,
+  cacheFolder: string,
+  kind: RepositoryKind = "model",
+): CachedModel {
+  const found = findCachedModel(text, cacheFolder, kind);
   if (found !== undefined) return found;
   throw new CheckpointError("hub", `expected ${text} in ${cacheFolder}, got nothing of it`, {
-    hint: "pull it while HF_HUB_OFFLINE is not set",
+    hint: "fetch it while HF_HUB_OFFLINE is not set",
   });
 }

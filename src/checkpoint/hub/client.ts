@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { HubError, messageOf } from "../../base/index.ts";
-import { checkCommit, checkFilePath, checkObjectName } from "./names.ts";
+import { checkCommit, checkFilePath, checkObjectName, kindNames } from "./names.ts";
+import type { RepositoryKind } from "./names.ts";
 import type { HubSettings } from "./settings.ts";
 import { PassingHubError, reasonOf, Transport } from "./transport.ts";
 import type { HubRequest } from "./transport.ts";
@@ -69,9 +70,11 @@ const encodePath = (path: string): string => path.split("/").map(encodeURICompon
 
 export class HubClient {
   readonly transport: Transport;
+  readonly #names: (typeof kindNames)[RepositoryKind];
 
-  constructor(settings: HubSettings) {
+  constructor(settings: HubSettings, kind: RepositoryKind = "model") {
     this.transport = new Transport(settings);
+    this.#names = kindNames[kind];
   }
 
   get #endpoint(): string {
@@ -80,7 +83,7 @@ export class HubClient {
 
   /** Throws HubError: no such model or revision, no answer. */
   async model(name: string, revision: string, signal?: AbortSignal): Promise<HubModel> {
-    const url = `${this.#endpoint}/api/models/${name}/revision/${encodeURIComponent(revision)}`;
+    const url = `${this.#endpoint}/api/${this.#names.plural}/${name}/revision/${encodeURIComponent(revision)}`;
     const { value } = await this.#json(url, modelSchema, { wanted: name, signal });
     const { gated } = value;
     return {
@@ -94,7 +97,8 @@ export class HubClient {
   /** Every file of a commit. Throws HubError, also for a name that would leave the model's folder. */
   async files(name: string, commit: string, signal?: AbortSignal): Promise<HubFile[]> {
     const files: HubFile[] = [];
-    let url: string | undefined = `${this.#endpoint}/api/models/${name}/tree/${commit}?recursive=true`;
+    let url: string | undefined =
+      `${this.#endpoint}/api/${this.#names.plural}/${name}/tree/${commit}?recursive=true`;
     while (url !== undefined) {
       const page: { value: z.output<typeof treeSchema>; next: string | undefined } = await this.#json(
         url,
@@ -122,7 +126,7 @@ export class HubClient {
     signal?: AbortSignal,
   ): Promise<FileLocation> {
     const { url, headers, away } = await this.transport.request(
-      `${this.#endpoint}/${name}/resolve/${commit}/${encodePath(file.path)}`,
+      `${this.#endpoint}/${this.#names.prefix}${name}/resolve/${commit}/${encodePath(file.path)}`,
       { method: "HEAD", wanted: file.path, followsAway: false, signal },
     );
     const told = {

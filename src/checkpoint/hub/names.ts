@@ -4,6 +4,17 @@
  */
 import { ConfigError, HubError } from "../../base/index.ts";
 
+/** What a repository of the hub holds. */
+export type RepositoryKind = "model" | "dataset";
+
+/** How the hub and its cache call the kinds: in `/api/<plural>/…`, in `/<prefix>org/name/resolve/…`, and for people. */
+export const kindNames: Readonly<
+  Record<RepositoryKind, { readonly plural: string; readonly prefix: string; readonly word: string }>
+> = {
+  model: { plural: "models", prefix: "", word: "model" },
+  dataset: { plural: "datasets", prefix: "datasets/", word: "data set" },
+};
+
 const part = "(?!-|\\.)[A-Za-z0-9_.-]{1,96}(?<!-|\\.)";
 const modelPattern = new RegExp(`^(?:${part}/)?${part}$`);
 const commitPattern = /^[0-9a-f]{40}$/;
@@ -14,10 +25,10 @@ export function isModelName(text: string): boolean {
   return modelPattern.test(text) && !text.includes("--") && !text.includes("..") && !text.endsWith(".git");
 }
 
-/** Throws ConfigError unless `text` is a model's name. */
-export function checkModelName(text: string): string {
+/** Throws ConfigError unless `text` is the name of a model or data set; both follow one rule. */
+export function checkRepositoryName(text: string, kind: RepositoryKind): string {
   if (isModelName(text)) return text;
-  throw new ConfigError("hub", `expected a model's name, got '${text}'`, {
+  throw new ConfigError("hub", `expected a ${kindNames[kind].word}'s name, got '${text}'`, {
     hint: "names look like nvidia/Nemotron-H-8B-Base-8K: letters, digits, '-', '_' and '.'",
   });
 }
@@ -45,8 +56,8 @@ export function checkObjectName(text: string, file: string): string {
 /** Throws HubError where a file's name would leave its folder. */
 export function checkFilePath(path: string): string {
   if (isSafePath(path)) return path;
-  throw new HubError("hub", `expected a file name inside the model, got ${JSON.stringify(path)}`, {
-    hint: "this model is not safe to download",
+  throw new HubError("hub", `expected a file name inside its repository, got ${JSON.stringify(path)}`, {
+    hint: "this repository is not safe to download",
   });
 }
 

@@ -1,15 +1,16 @@
-/** A model from the hub into the cache: what it is, which files, is there room, then all of them or none under its name. */
+/** A model or data set from the hub into the cache: what it is, which files, is there room, then all of them or none under its name. */
 import { statfsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { ConfigError, FileError, formatBytes, makeFolder, systemErrorCode } from "../../base/index.ts";
-import { CachedRepository, defaultRevision, requireCachedModel } from "./cache.ts";
+import { CachedRepository, cachedName, defaultRevision, requireCachedModel } from "./cache.ts";
 import { HubClient } from "./client.ts";
 import type { HubFile, HubModel, ModelLicense } from "./client.ts";
 import { downloadFile } from "./download.ts";
 import type { DownloadObserver } from "./download.ts";
 import { allOrNone, Limit } from "./limit.ts";
 import { lockFile } from "./lock.ts";
-import { checkModelName, checkRevision } from "./names.ts";
+import { checkRepositoryName, checkRevision } from "./names.ts";
+import type { RepositoryKind } from "./names.ts";
 import { partialBytes } from "./partialFile.ts";
 import { chooseFiles } from "./select.ts";
 import type { FilePatterns } from "./select.ts";
@@ -53,7 +54,7 @@ export interface PulledModel {
   name: string;
   revision: string;
   commit: string;
-  /** The snapshot: a Hugging Face model folder. */
+  /** The snapshot: a folder as the repository has it. */
   folder: string;
   files: string[];
   license: ModelLicense | undefined;
@@ -70,15 +71,33 @@ const defaultPieceBytes = 64 << 20;
  * (offline and not in the cache), or the signal's reason.
  */
 export async function pullModel(name: string, options: PullOptions = {}): Promise<PulledModel> {
-  checkModelName(name);
+  return await pullRepository({ name, kind: "model" }, options);
+}
+
+/**
+ * Pulls files of the data set `org/name`, in the same way and with the same errors. `firstOf` or `include` say which: data sets have
+ * no default choice.
+ */
+export async function pullDataset(
+  name: string,
+  options: PullOptions & ({ firstOf: readonly string[] } | { include: readonly string[] }),
+): Promise<PulledModel> {
+  return await pullRepository({ name, kind: "dataset" }, options);
+}
+
+async function pullRepository(
+  { name, kind }: { name: string; kind: RepositoryKind },
+  options: PullOptions,
+): Promise<PulledModel> {
+  checkRepositoryName(name, kind);
   const settings = options.settings ?? hubSettings();
   const revision = checkRevision(options.revision ?? defaultRevision);
   if (settings.isOffline) {
-    const cached = requireCachedModel(`${name}@${revision}`, settings.cacheFolder);
+    const cached = requireCachedModel(`${name}@${revision}`, settings.cacheFolder, kind);
     return { ...cached, files: [] };
   }
   const { signal, observer = {} } = options;
-  const client = new HubClient(settings);
+  const client = new HubClient(settings, kind);
   const model = await client.model(name, revision, signal);
   const choice = chooseFiles(await client.files(name, model.commit, signal), options);
   // A gate stands before the files, not before their list: it shows here, before anything is planned or written.
@@ -88,7 +107,7 @@ export async function pullModel(name: string, options: PullOptions = {}): Promis
       signal,
     },
   );
-  const repository = new CachedRepository(settings.cacheFolder, name);
+  const repository = new CachedRepository(settings.cacheFolder, name, kind);
   const result = {
     name,
     revision,
@@ -102,12 +121,7 @@ export async function pullModel(name: string, options: PullOptions = {}): Promis
     observer.planned?.(plan());
     return result;
   }
-  const lockName = join(
-    settings.cacheFolder,
-    ".locks",
-    `models--${name.replace("/", "--")}`,
-    "nautilus.lock",
-  );
+  const lockName = join(settings.cacheFolder, ".locks", cachedName(name, kind), "nautilus.lock");
   using _lock = await lockFile(lockName, { signal, onWait: (holder) => observer.waiting?.(holder) });
   if (options.isVerifying === true) await dropDamaged(repository, choice.files, options);
   const locked = plan();

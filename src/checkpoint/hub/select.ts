@@ -8,6 +8,8 @@ import type { HubFile } from "./client.ts";
 export interface FilePatterns {
   /** Shell patterns; a file must match one of them. Undefined: the default choice. */
   include?: readonly string[];
+  /** Instead of `include`: patterns in order; the files of the first that matches any. */
+  firstOf?: readonly string[];
   /** Shell patterns; a file that matches one is left out. */
   exclude?: readonly string[];
 }
@@ -19,18 +21,27 @@ export interface FileChoice {
 }
 
 /** Picks the files of a pull. Throws ConfigError where the patterns leave none. */
-export function chooseFiles(files: readonly HubFile[], { include, exclude = [] }: FilePatterns): FileChoice {
+export function chooseFiles(
+  files: readonly HubFile[],
+  { include, firstOf, exclude = [] }: FilePatterns,
+): FileChoice {
   const notes: string[] = [];
   const excludes = exclude.map(patternOf);
+  const matching = (patterns: readonly string[]): HubFile[] => {
+    const expressions = patterns.map(patternOf);
+    return files.filter(({ path }) => expressions.some((expression) => expression.test(path)));
+  };
   const wanted =
-    include === undefined
-      ? defaultChoice(files, notes)
-      : files.filter(({ path }) => include.some((pattern) => patternOf(pattern).test(path)));
+    firstOf !== undefined
+      ? (firstOf.map((pattern) => matching([pattern])).find(({ length }) => length > 0) ?? [])
+      : include !== undefined
+        ? matching(include)
+        : defaultChoice(files, notes);
   const chosen = wanted.filter(({ path }) => !excludes.some((pattern) => pattern.test(path)));
   if (chosen.length > 0) return { files: chosen, notes };
   throw new ConfigError("hub", `expected files to pull, got none of ${files.length} that match`, {
     hint: nearestHint(
-      include ?? exclude,
+      firstOf ?? include ?? exclude,
       files.map(({ path }) => path),
     ),
   });
@@ -40,7 +51,7 @@ function nearestHint(patterns: readonly string[], paths: readonly string[]): str
   const near = patterns.map((pattern) => nearest(pattern, paths)).find((path) => path !== undefined);
   if (near !== undefined) return `did you mean '${near}'?`;
   return paths.length === 0
-    ? "the model holds no files"
+    ? "the repository holds no files"
     : `it holds ${paths.slice(0, 5).join(", ")}${paths.length > 5 ? ", …" : ""}`;
 }
 

@@ -105,6 +105,28 @@ describe("the store", () => {
     expect(JSON.stringify(open?.sample(0).requests)).toContain("German phrase: Guten Tag\\nEnglish phrase:");
   });
 
+  it("keeps the languages of one data set apart", async () => {
+    const squad = (question: string) =>
+      JSON.stringify({
+        data: [
+          {
+            paragraphs: [
+              { context: "c", qas: [{ id: "1", question, answers: [{ text: "a", answer_start: 0 }] }] },
+            ],
+          },
+        ],
+      });
+    const registry = new TaskRegistry();
+    for (const [language, question] of [
+      ["finnish", "Mikä?"],
+      ["swahili", "Nini?"],
+    ]) {
+      for (const split of ["train", "dev"]) put(`tydiqa_goldp/${split}/${language}.json`, squad(question));
+      const open = await registry.task(`tydiqa_goldp_${language}`)?.open(store, { seed: 1, model });
+      expect(open?.sample(0).document).toMatchObject({ question });
+    }
+  });
+
   it("keeps rows of all tasks apart by their schema", () => {
     for (const task of new TaskRegistry().tasks) {
       expect(task.source.row).toBeInstanceOf(z.ZodType);

@@ -30,30 +30,32 @@ export interface DataSource<Row> {
   /** Where to get it. */
   readonly homepage: string;
   readonly licence: string;
-  /** Name on the Hugging Face hub, its configuration, and the splits' names there where they differ. */
-  readonly hub?: { readonly repository: string; readonly configuration?: string };
+  /** Name on the Hugging Face hub, its configuration there, and the branch, tag or commit to take; default: the newest. */
+  readonly hub?: { readonly repository: string; readonly configuration?: string; readonly revision?: string };
 }
 
-/** Brings a data set's missing files to a folder laid out like the data folder's subfolder; undefined: it cannot. */
-export type FetchData = (source: DataSource<unknown>, split: string) => Promise<string | undefined>;
+/** Brings the files of a split that is missing here and gives their paths; none: it knows no place that has them. */
+export type FetchData = (source: DataSource<unknown>, split: string) => Promise<readonly string[]>;
 
 export interface DataStoreOptions {
   /** The data folder, or several in order. */
   folders: readonly string[];
-  fetch?: FetchData;
+  fetch?: FetchData | undefined;
 }
 
 export class DataStore {
   readonly #options: DataStoreOptions;
-  readonly #rows = new Map<string, Promise<readonly unknown[]>>();
+  /** By the source itself: languages of one data set share a folder and a split's name. */
+  readonly #rows = new Map<DataSource<unknown>, Map<string, Promise<readonly unknown[]>>>();
+  readonly #files = new Map<DataSource<unknown>, Map<string, Promise<readonly string[]>>>();
 
   constructor(options: DataStoreOptions) {
     this.#options = options;
   }
 
-  /** Whether the split's files are here. */
-  has(source: DataSource<unknown>, split: string): boolean {
-    return this.#find(source, split).length > 0;
+  /** Whether the split's files are here, or came. */
+  async has(source: DataSource<unknown>, split: string): Promise<boolean> {
+    return (await this.#filesOf(source, split)).length > 0;
   }
 
   /** The rows of a split, or those of them that have a value in a field. Throws DataError: missing files, malformed rows. */
@@ -62,24 +64,13 @@ export class DataStore {
     split: string,
     only?: { field: string; value: string },
   ): Promise<readonly Row[]> {
-    const key = `${source.folder}/${split}`;
-    let raw = this.#rows.get(key);
-    if (raw === undefined) {
-      raw = this.#read(source, split);
-      this.#rows.set(key, raw);
-    }
-    const rows = await raw;
+    const rows = await remembered(this.#rows, source, split, () => this.#read(source, split));
     const kept = only === undefined ? rows : rows.filter((row) => fieldOf(row, only.field) === only.value);
     return kept.map((row) => source.row.parse(row));
   }
 
   async #read(source: DataSource<unknown>, split: string): Promise<readonly unknown[]> {
-    let files = this.#find(source, split);
-    let folder = "";
-    if (files.length === 0) {
-      folder = (await this.#options.fetch?.(source, split)) ?? "";
-      if (folder !== "") files = findFiles(folder, source.splits[split] ?? []);
-    }
+    const files = await this.#filesOf(source, split);
     if (files.length === 0) throw this.#missing(source, split);
     const rows: DataRow[] = [];
     for (const file of files) {
@@ -118,6 +109,13 @@ export class DataStore {
     }));
   }
 
+  #filesOf(source: DataSource<unknown>, split: string): Promise<readonly string[]> {
+    return remembered(this.#files, source, split, async () => {
+      const here = this.#find(source, split);
+      return here.length > 0 ? here : ((await this.#options.fetch?.(source, split)) ?? []);
+    });
+  }
+
   #find(source: DataSource<unknown>, split: string): string[] {
     for (const folder of this.#options.folders) {
       const files = findFiles(join(folder, source.folder), source.splits[split] ?? []);
@@ -127,9 +125,12 @@ export class DataStore {
   }
 
   #missing(source: DataSource<unknown>, split: string): DataError {
-    const { folders } = this.#options;
+    const { folders, fetch } = this.#options;
     const where = folders.map((folder) => join(folder, source.folder)).join(" or ");
-    const hub = source.hub === undefined ? "" : `, on the hub as ${source.hub.repository}`;
+    const hub =
+      source.hub === undefined
+        ? ""
+        : `, on the hub as ${source.hub.repository}${fetch === undefined ? ", which --fetch brings" : ""}`;
     return new DataError(
       "eval",
       `expected the ${split} split of ${source.folder} at ${where === "" ? "the data folder" : where}, got ${folders.some((folder) => existsSync(join(folder, source.folder))) ? "none of its files" : "nothing there"}`,
@@ -139,6 +140,20 @@ export class DataStore {
       },
     );
   }
+}
+
+/** The value of a source's split, made once. */
+function remembered<Value>(
+  values: Map<DataSource<unknown>, Map<string, Promise<Value>>>,
+  source: DataSource<unknown>,
+  split: string,
+  make: () => Promise<Value>,
+): Promise<Value> {
+  const ofSource = values.get(source) ?? new Map<string, Promise<Value>>();
+  values.set(source, ofSource);
+  const value = ofSource.get(split) ?? make();
+  ofSource.set(split, value);
+  return value;
 }
 
 async function alignedRows(
@@ -158,7 +173,8 @@ async function alignedRows(
   }));
 }
 
-function findFiles(folder: string, patterns: readonly string[]): string[] {
+/** The files of the first pattern that any match, in order; `*` stands for any part of one name. */
+export function findFiles(folder: string, patterns: readonly string[]): string[] {
   for (const pattern of patterns) {
     const names = globSync(pattern.split("/").join(sep), { cwd: folder }).toSorted();
     if (names.length > 0) return names.map((name) => join(folder, name));

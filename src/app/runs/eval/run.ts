@@ -23,6 +23,7 @@ import { openServedModel } from "../../client/servedLanguageModel.ts";
 import { packageVersion } from "../../version.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
+import { fetchFromHub } from "./fetchFromHub.ts";
 import { checkSettings } from "./settings.ts";
 
 export interface EvalCliOptions {
@@ -35,6 +36,7 @@ export interface EvalCliOptions {
   apiKey?: string;
   tasks?: string;
   data?: string[];
+  fetch?: boolean;
   taskFile?: string[];
   output?: string;
   limit?: number;
@@ -68,7 +70,10 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
       "eval",
       "expected either --model or --url, got " + (options.url === undefined ? "neither" : "both"),
     );
-  const store = new DataStore({ folders: options.data ?? ["eval-data"] });
+  const store = new DataStore({
+    folders: options.data ?? ["eval-data"],
+    fetch: options.fetch === true ? fetchFromHub() : undefined,
+  });
   if (options.url !== undefined) {
     const tokenizer = options.tokenizer === undefined ? undefined : loadTokenizer(options.tokenizer);
     const model = await openServedModel({

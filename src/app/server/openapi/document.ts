@@ -11,6 +11,8 @@ export interface DescribedRoute {
   response?: z.ZodType;
   /** Of a streamed answer, event by event. */
   event?: z.ZodType;
+  /** Of answers that refuse, where the route's protocol has its own. */
+  error?: z.ZodType;
   /** Of answers that are no JSON. */
   mediaType?: string;
   /** Whether callers without a key may ask it. */
@@ -61,7 +63,7 @@ function operationOf(route: DescribedRoute, { needsKey, errorSchema }: DocumentO
       "200": { description: "Done", content },
       default: {
         description: "Refused, or failed",
-        content: { "application/json": { schema: schemaOf(errorSchema, "output") } },
+        content: { "application/json": { schema: schemaOf(route.error ?? errorSchema, "output") } },
       },
     },
     security: needsKey && !isOpen ? [{ key: [] }] : [],
