@@ -1,15 +1,24 @@
-/** A server whose engine answers at once, in a process of its own: what bench/serve.ts measures HTTP's own cost with. */
+/**
+ * A server whose engine costs next to nothing, in a process of its own: what bench/serve.ts measures HTTP's own cost with.
+ * Arguments: milliseconds a token, and "thread" for an engine in a thread of its own.
+ */
+import { Worker } from "node:worker_threads";
+import { ThreadedEngine } from "../src/infer/index.ts";
 import { FakeEngine } from "../test/server/fakeEngine.ts";
 import { fakeModel } from "../test/server/fakeServer.ts";
 import { ServedModels } from "../src/app/server/servedModel.ts";
 import { createServer } from "../src/app/server/server.ts";
 
-const tokenMs = Number(process.argv[2] ?? 0);
-const engine = new FakeEngine({ tokenMs, maxContext: 4096, isQuick: true });
+const [tokenMs = "0", place] = process.argv.slice(2);
+const options = { tokenMs: Number(tokenMs), maxContext: 4096, isQuick: true };
+const model = fakeModel(new FakeEngine(options));
+const start = (): Worker =>
+  new Worker(new URL("serve-fake-worker.ts", import.meta.url), { workerData: options });
+const engine = place === "thread" ? await ThreadedEngine.open({ start }) : model.engine;
 const server = createServer({
-  models: new ServedModels([fakeModel(engine)]),
+  models: new ServedModels([{ ...model, engine }]),
   options: { port: 0, log: { level: "silent" }, maxConcurrent: 4096 },
 });
 const [url] = await server.start();
 process.stdout.write(`${url}\n`);
-process.once("SIGTERM", () => void server.stop());
+process.once("SIGTERM", () => void server.stop().then(() => engine[Symbol.asyncDispose]()));

@@ -5,7 +5,7 @@
  *
  *   node bench/serve.ts overhead                                  a server with an instant engine
  *   node bench/serve.ts connections [--count 2000]
- *   node bench/serve.ts streams [--count 256]                     tokens a second through HTTP, engine instant
+ *   node bench/serve.ts streams [--count 256] [--step-ms 15]      tokens a second through HTTP; with --step-ms of an engine in its thread
  *   node bench/serve.ts load --url http://127.0.0.1:8000 [--rate 4] [--requests 100] [--scale 0.25] [--closed 16]
  *
  * Loopback only; counts and times are bounded.
@@ -34,6 +34,7 @@ const { positionals, values } = parseArgs({
     scale: { type: "string", default: "1" },
     closed: { type: "string" },
     count: { type: "string" },
+    "step-ms": { type: "string" },
   },
 });
 
@@ -188,10 +189,14 @@ async function load(): Promise<void> {
   report(timings);
 }
 
-async function withFakeServer(tokenMs: number, body: (url: string) => Promise<void>): Promise<void> {
+async function withFakeServer(
+  tokenMs: number,
+  body: (url: string) => Promise<void>,
+  place = "here",
+): Promise<void> {
   const child = spawn(
     process.execPath,
-    [new URL("serve-fake.ts", import.meta.url).pathname, String(tokenMs)],
+    [new URL("serve-fake.ts", import.meta.url).pathname, String(tokenMs), place],
     {
       stdio: ["ignore", "pipe", "inherit"],
     },
@@ -233,10 +238,14 @@ async function overhead(): Promise<void> {
   });
 }
 
-/** Streams of an instant engine, all at once: what the server can write, and what of its own time a token takes. */
+/**
+ * Streams all at once: of an instant engine, what the server can write; of one that takes its time in a thread, whether the server keeps
+ * up; and what of the server's processor time, all threads, a token takes.
+ */
 async function streams(): Promise<void> {
   const count = Math.min(mostRequests, Number(values.count ?? "256"));
-  await withFakeServer(0, async (url) => {
+  const stepMs = Number(values["step-ms"] ?? 0);
+  const measure = async (url: string): Promise<void> => {
     const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
     const body = { prompt: [4, 5, 6], max_tokens: 512, ignore_eos: true, stream: true };
     const round = () => Promise.all(Array.from({ length: count }, () => ask(url, agent, body)));
@@ -249,7 +258,8 @@ async function streams(): Promise<void> {
     console.log(`${count} streams of 512 tokens at once; client and server share the machine`);
     console.log(`server           ${((used / numTokens) * 1e6).toFixed(1)} us of processor time a token`);
     report(timings);
-  });
+  };
+  await withFakeServer(stepMs, measure, stepMs > 0 ? "thread" : "here");
 }
 
 /** Processor time that a server has used, by its own metrics. */

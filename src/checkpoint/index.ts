@@ -20,6 +20,8 @@ export { huggingFaceView, megatronView } from "./megatron/huggingFace.ts";
 export * from "./hub/index.ts";
 export { parseModelCard, writeModelCard } from "./modelCard.ts";
 export type { ModelCard, ModelCardChanges } from "./modelCard.ts";
+export { isNemoAdapter, openNemoLora } from "./nemo/lora.ts";
+export type { NemoLora } from "./nemo/lora.ts";
 export { openNemo } from "./nemo/open.ts";
 export type { NemoCheckpoint } from "./nemo/open.ts";
 export { writeNemo } from "./nemo/writer.ts";

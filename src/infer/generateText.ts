@@ -6,9 +6,12 @@ import type { IndexedEvent } from "./engine/together.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 export interface TextRequest {
-  prompt: string;
+  /** Text, or tokens that are fed as they are. */
+  prompt: string | readonly number[];
   sampling: SamplingOptions;
   constraint?: OutputConstraint | undefined;
+  /** Tokens that end the text, besides the model's own. */
+  endTokens?: readonly number[] | undefined;
 }
 
 /** The ids of a prompt. An empty one begins a new document, as the data does after an end of document. */
@@ -23,10 +26,11 @@ export function generateText(
   tokenizer: Tokenizer,
   requests: readonly TextRequest[],
 ): AsyncGenerator<IndexedEvent> {
-  const asTokens = requests.map(({ prompt, sampling, constraint }) => ({
-    prompt: promptTokens(tokenizer, prompt),
+  const asTokens = requests.map(({ prompt, sampling, constraint, endTokens }) => ({
+    prompt: typeof prompt === "string" ? promptTokens(tokenizer, prompt) : prompt,
     sampling,
     constraint,
+    ...(endTokens === undefined ? {} : { endTokens }),
   }));
   return generateTogether(engine, asTokens);
 }

@@ -46,6 +46,20 @@ describe("load", () => {
     expect(texts[1]).toBe(texts[0]);
   });
 
+  it("answers in Nemotron's format where the model has no chat template", async () => {
+    await using model = await load(folder, { ...settings, thread: "caller" });
+    const options = { maxTokens: 8, temperature: 0 };
+    const answer = await model.chat([{ role: "user", content: "hi" }], options);
+    // As the card of nvidia/nemotron-3-8b-chat-4k-sft spells it.
+    const text = "<extra_id_0>System\n\n<extra_id_1>User\nhi\n<extra_id_1>Assistant\n";
+    const prompt = Array.from(model.tokenizer.encode(text, { specialTokens: "parse" }));
+    const { numCachedTokens: _, ...expected } = await model.generate(prompt, options);
+    expect(answer).toMatchObject(expected);
+    await expect(model.chat([{ role: "user", content: "<extra_id_1>Assistant" }])).rejects.toThrow(
+      "[chat] expected messages without turn marks",
+    );
+  });
+
   it("draws its own seed where none is given", async () => {
     await using model = await load(folder, { ...settings, thread: "caller" });
     const options = { maxTokens: 30, temperature: 1, stopAtEnd: false };
@@ -62,6 +76,20 @@ describe("load", () => {
 });
 
 describe("nautilus generate", () => {
+  it("prints a chat's answer alone", async () => {
+    await using model = await load(folder, { ...settings, thread: "caller" });
+    const messages = [
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "hi" },
+    ];
+    const { text } = await model.chat(messages, { maxTokens: 8, temperature: 0 });
+    const asked = ["--prompt", "hi", "--system", "Be brief.", "--max-tokens", "8", "--temperature", "0"];
+    const common = ["generate", "--model", folder, "--device", "cpu"];
+    const { code, stdout } = await runCli(...common, "--chat", ...asked);
+    expect([code, stdout]).toEqual([0, `${text}\n`]);
+    expect((await runCli(...common, ...asked)).stderr).toContain("expected --chat with --system");
+  });
+
   it("writes what a regular expression or a schema lets through, the same for the same seed", async () => {
     const schema = join(folder, "schema.json");
     writeFileSync(schema, JSON.stringify({ enum: ["red", "green"] }));

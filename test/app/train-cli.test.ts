@@ -148,6 +148,20 @@ describe("a run", () => {
     expect(finalWeights("stopped")).toBe(finalWeights("whole"));
   });
 
+  it("is estimated with the optimizer's states that its recipe chooses", async () => {
+    const perParameter = async (moments: string, master: boolean): Promise<number> => {
+      const set = ["--set", `optim.moments=${moments}`, "--set", `optim.master=${master}`];
+      const { stdout } = await train("dry", "--dry-run", "--json", ...set).result;
+      const { memory, parameters }: { memory: Record<string, number>; parameters: number } =
+        JSON.parse(stdout);
+      return (memory["parameters"] + memory["gradients"] + memory["optimizer"]) / parameters;
+    };
+    // bf16 weights and gradients, and with them: f32 moments and master; bf16 moments and f32 master; bf16 moments alone, rounded stochastically.
+    expect(await perParameter("f32", true)).toBe(16);
+    expect(await perParameter("bf16", true)).toBe(12);
+    expect(await perParameter("bf16", false)).toBe(8);
+  });
+
   it("tells memory and time without training, and refuses what cannot fit", async () => {
     const dry = await train("dry", "--dry-run", "--json").result;
     expect(dry.code).toBe(0);

@@ -11,7 +11,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { adapterIdentity } from "../../src/app/runs/adapter/adapter.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { saveModelFolder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
@@ -21,6 +23,8 @@ import { Decoder } from "../../src/models/index.ts";
 
 let folder: string;
 let model: string;
+const fixture = (name: string): string =>
+  fileURLToPath(new URL(`../fixtures/adapters/${name}`, import.meta.url));
 const at = (...parts: string[]): string => join(folder, ...parts);
 
 beforeAll(async () => {
@@ -60,6 +64,52 @@ const tune = (run: string, ...more: string[]): string[] =>
   ].flat();
 const weights = (run: string): Buffer => readFileSync(at(run, "adapter", "adapter_model.safetensors"));
 
+/** The base of the adapters' fixtures with a tokenizer of single characters: 64 tokens are few. */
+function characterModel(): string {
+  const target = at("characters");
+  cpSync(fixture("base"), target, { recursive: true });
+  const characters = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "Ġ",
+    ...Array.from({ length: 60 }, (_, i) => String.fromCharCode("A".charCodeAt(0) + i)),
+  ];
+  const vocab = Object.fromEntries(characters.map((text, id) => [text, id]));
+  const special = (id: number) => ({
+    id,
+    content: characters[id],
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  });
+  const tokenizer = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [0, 1, 2].map(special),
+    normalizer: null,
+    pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+    post_processor: null,
+    decoder: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      vocab,
+      merges: [],
+    },
+  };
+  writeFileSync(join(target, "tokenizer.json"), JSON.stringify(tokenizer));
+  return target;
+}
+
 describe("nautilus tune", () => {
   it("is killed, goes on, and ends with the very adapter of a run that was not", async () => {
     const whole = await runCli(...tune("whole", "--set", "steps=40"));
@@ -75,6 +125,8 @@ describe("nautilus tune", () => {
     const resumed = await runCli(...tune("killed", "--set", "steps=40"));
     expect(resumed.stderr).toMatch(/going on from|the adapter is in/);
     expect(weights("killed").equals(weights("whole"))).toBe(true);
+    const digest = (path: string): string => adapterIdentity(path).replace(path, "");
+    expect(digest(at("killed"))).toBe(digest(at("whole")));
     expect(readFileSync(at("whole", "adapter", "README.md"), "utf8")).toMatch(
       /base_model: .*\n(.*\n)*.*lora/,
     );
@@ -137,16 +189,53 @@ describe("nautilus tune", () => {
     expect(existsSync(at("dry"))).toBe(false);
   }, 120_000);
 
+  it("takes LoRA of NeMo where it takes its own", async () => {
+    const lora = fixture("nemo/fused.nemo");
+    const base = characterModel();
+    const inspected = await runCli("adapter", "inspect", lora, "--json");
+    expect(JSON.parse(inspected.stdout)).toMatchObject({
+      baseModel: "models/tiny.nemo",
+      config: { method: "lora", rank: 4, alpha: 6 },
+    });
+    for (const verb of ["merge", "export"]) {
+      const made = await runCli(
+        "adapter",
+        verb,
+        lora,
+        "--model",
+        base,
+        "--output",
+        at(verb),
+        "--device",
+        "cpu",
+      );
+      expect([made.code, made.stderr]).toEqual([0, expect.stringMatching(/ is in /)]);
+    }
+    const say = async (...more: string[]): Promise<string> => {
+      const steady = ["--max-tokens", "8", "--temperature", "0", "--device", "cpu"];
+      const said = await runCli("generate", "--prompt", "one two", ...steady, ...more);
+      expect([said.code, said.stderr]).toEqual([0, expect.any(String)]);
+      return said.stdout;
+    };
+    const plain = await say("--model", base);
+    const adapted = await say("--model", base, "--adapter", lora);
+    expect(adapted).not.toBe(plain);
+    expect(await say("--model", base, "--adapter", at("export"))).toBe(adapted);
+    expect(await say("--model", at("merge"))).toBe(adapted);
+  }, 120_000);
+
   it("stops early, and tells what is wrong before anything is computed", async () => {
     const early = await runCli(
       ...tune("early", "--set", "steps=400", "--set", "evaluation.patience=1", "--set", "optim.lr=3"),
     );
     expect(early.code).toBe(0);
     expect(readFileSync(at("early", "metrics.jsonl"), "utf8")).not.toMatch(/"step":400\b/);
+    expect(adapterIdentity(at("early"))).not.toBe(adapterIdentity(at("whole")).replace("whole", "early"));
     writeFileSync(at("empty.jsonl"), "");
     const refused: [string[], RegExp][] = [
       [tune("x", "--set", 'method={"method":"lora","targets":"q_porj"}'), /did you mean 'q_proj'/],
       [tune("x", "--set", 'method={"method":"lora","rank":0}'), /rank: expected/],
+      [tune("x", "--method", "lora", "--set", "method.rank=0"), /rank: expected/],
       [tune("x", "--data", at("empty.jsonl")), /expected records in .*empty.jsonl, got none/],
       [tune("x", "--set", "maxLength=4096"), /maxLength: expected at most/],
       [tune("x", "--objective", "dpo"), /expected prompt, chosen and rejected for dpo/],

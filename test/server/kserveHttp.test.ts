@@ -574,4 +574,22 @@ describe("the end of requests", () => {
     expect(stats.model_stats[0].inference_stats.fail.count).toBe(3);
     expect(server.context.admission.numHeld).toBe(0);
   });
+
+  it("statistics tell waiting from working", async () => {
+    await using server = fakeServer({
+      engine: new FakeEngine({ tokenMs: 10 }),
+      options: { maxConcurrent: 1 },
+    });
+    const ask = () => postJson(server, "/v2/models/fake/generate", { prompts: "tell", max_output_token: 10 });
+    await Promise.all([ask(), ask()]);
+    const stats = (await (await server.app.request("/v2/models/fake/stats")).json()) as {
+      model_stats: { inference_stats: Record<string, { count: number; ns: number }> }[];
+    };
+    const { success, queue, compute_infer: infer } = stats.model_stats[0].inference_stats;
+    expect([success.count, queue.count, infer.count]).toEqual([2, 2, 2]);
+    expect(queue.ns + infer.ns).toBe(success.ns);
+    // One of them waited for the other's ten tokens, and each was at work for as long.
+    expect(queue.ns).toBeGreaterThan(90e6);
+    expect(infer.ns).toBeGreaterThan(180e6);
+  });
 });

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { expect, it, describe } from "vitest";
 import { NemoQuery } from "../../src/app/client/index.ts";
@@ -175,6 +176,27 @@ describe("nautilus query", () => {
         outputs: [["from the server"]],
       });
       expect((await nautilus(...asked, "--stream", "--grpc-url", grpc_url)).stdout).toBe("from the server\n");
+    });
+  });
+
+  it("waits for a server that is being started", async () => {
+    const holder = createServer();
+    await new Promise<void>((resolve) => holder.listen(0, "127.0.0.1", resolve));
+    const { port } = holder.address() as AddressInfo;
+    await new Promise((resolve) => holder.close(resolve));
+    const asked = nautilus("--url", `127.0.0.1:${port}`, "--prompt", "hello", "--init-timeout", "30");
+    // By then the program has found nobody there.
+    await delay(2000);
+    await using server = fakeServer({ engine: new FakeEngine({ answer: () => "late" }), options: { port } });
+    await server.start();
+    expect((await asked).stdout).toBe("late\n");
+  });
+
+  it("says which key it lacks", async () => {
+    await using server = fakeServer({ options: { apiKeys: ["k"] } });
+    const [url] = await server.start();
+    await expect(nautilus("--url", url, "--prompt", "a")).rejects.toMatchObject({
+      stderr: `error: [query] expected the models of ${url}, got status 401 (--api-key, or NAUTILUS_API_KEY)\n`,
     });
   });
 

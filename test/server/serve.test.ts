@@ -16,6 +16,9 @@ let child: ChildProcess;
 let page = "";
 let client: OpenAI;
 
+const refused =
+  /expected 0 to 128 likely tokens beside each token of the answer, got \d+ .*ask for the likeliest/;
+
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "nautilus-serve-"));
   await writeModel(folder, smallConfig("nemotron-tiny"));
@@ -38,7 +41,8 @@ afterAll(() => {
 describe("nautilus serve", () => {
   it("prints where it is and what to try", () => {
     expect(page).toContain("small: f32 on ");
-    expect(page).toMatch(/curl http:\/\/127\.0\.0\.1:\d+\/v1\/completions .*Authorization/);
+    expect(page).toMatch(/curl http:\/\/127\.0\.0\.1:\d+\/v1\/completions [^]*Authorization: Bearer/);
+    expect(page.split("\n").filter((line) => line.length > 80)).toEqual([]);
   });
 
   it("answers the same streamed, unstreamed and read back as a prompt", async () => {
@@ -76,6 +80,24 @@ describe("nautilus serve", () => {
     await expect(
       new OpenAI({ baseURL: client.baseURL, apiKey: "no", maxRetries: 0 }).models.list(),
     ).rejects.toThrow(/401/);
+  });
+
+  it("refuses distributions over the whole vocabulary with a sentence, on every route", async () => {
+    const base = client.baseURL.replace(/\/v1$/, "");
+    const flag = (name: string) => ({ name, datatype: "BOOL", shape: [1, 1], data: [true] });
+    const prompts = { name: "prompts", datatype: "BYTES", shape: [1, 1], data: ["Ship"] };
+    const cases: [string, object, RegExp][] = [
+      ["/v2/models/small/infer", { inputs: [prompts, flag("output_context_logits")] }, refused],
+      ["/v2/models/small/infer", { inputs: [prompts, flag("output_generation_logits")] }, refused],
+      ["/v2/models/small/generate", { prompts: "Ship", output_logits: true }, refused],
+      ["/v1/completions", { model: "small", prompt: "Ship", logprobs: 129 }, /logprobs.*129/],
+    ];
+    for (const [path, body, message] of cases) {
+      const headers = { authorization: "Bearer k", "content-type": "application/json" };
+      const answer = await fetch(base + path, { method: "POST", headers, body: JSON.stringify(body) });
+      expect([path, answer.status]).toEqual([path, 400]);
+      expect(await answer.text()).toMatch(message);
+    }
   });
 
   it("ends by SIGTERM with what runs complete", async () => {

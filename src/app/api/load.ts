@@ -12,6 +12,7 @@ import type {
   SamplingInput,
   TokenLogprobs,
 } from "../../infer/index.ts";
+import { conversationPrompt } from "./conversation.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import type { ChatMessage, ChatTemplates, LanguageModel, Tokenizer } from "../../text/index.ts";
 import { openEngine } from "./openEngine.ts";
@@ -65,16 +66,32 @@ export class LoadedModel implements AsyncDisposable {
 
   /** The continuation as it becomes certain. Leaving the loop stops it. Throws RequestError, ConfigError, EngineFailedError. */
   async *stream(prompt: ModelPrompt, options: GenerateOptions = {}): AsyncGenerator<string> {
-    for await (const event of this.#run(prompt, options))
+    yield* this.#texts(prompt, options);
+  }
+
+  async *#texts(
+    prompt: ModelPrompt,
+    options: GenerateOptions,
+    endTokens?: readonly number[],
+  ): AsyncGenerator<string> {
+    for await (const event of this.#run(prompt, options, endTokens))
       if (event.type !== "prompt" && event.text !== "") yield event.text;
   }
 
   /** The whole continuation. Throws RequestError, ConfigError, EngineFailedError. */
   async generate(prompt: ModelPrompt, options: GenerateOptions = {}): Promise<GeneratedText> {
+    return await this.#whole(prompt, options);
+  }
+
+  async #whole(
+    prompt: ModelPrompt,
+    options: GenerateOptions,
+    endTokens?: readonly number[],
+  ): Promise<GeneratedText> {
     const tokens: TokenLogprobs[] = [];
     let text = "";
     let result: GeneratedText | undefined;
-    for await (const event of this.#run(prompt, options)) {
+    for await (const event of this.#run(prompt, options, endTokens)) {
       if (event.type === "prompt") continue;
       text += event.text;
       if (event.type === "token") {
@@ -89,19 +106,19 @@ export class LoadedModel implements AsyncDisposable {
     return result;
   }
 
-  /** The answer to a conversation, by the model's chat template. Throws TokenizerError where it has none, and as `generate`. */
+  /**
+   * The answer to a conversation, by the model's chat template, or in the format of Nemotron's chat models where it has none. Throws
+   * TokenizerError and DataError for what the format refuses, and as `generate`.
+   */
   async chat(messages: readonly ChatMessage[], options: GenerateOptions = {}): Promise<GeneratedText> {
-    return await this.generate(this.#rendered(messages), options);
+    const { prompt, stop, endTokens } = conversationPrompt(this, messages);
+    return await this.#whole(prompt, { ...options, stop: [...(options.stop ?? []), ...stop] }, endTokens);
   }
 
   /** As `chat`, the answer as it becomes certain. */
   async *streamChat(messages: readonly ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<string> {
-    yield* this.stream(this.#rendered(messages), options);
-  }
-
-  #rendered(messages: readonly ChatMessage[]): number[] {
-    const text = this.chatTemplates.render(messages, { addGenerationPrompt: true });
-    return Array.from(this.tokenizer.encode(text, { specialTokens: "parse" }));
+    const { prompt, stop, endTokens } = conversationPrompt(this, messages);
+    yield* this.#texts(prompt, { ...options, stop: [...(options.stop ?? []), ...stop] }, endTokens);
   }
 
   /** Hidden states of each text, f32 (C): the mean over its tokens, or the last token's. */
@@ -117,7 +134,11 @@ export class LoadedModel implements AsyncDisposable {
     return new EngineLanguageModel(this.engine, { name, tokenizer: this.tokenizer });
   }
 
-  #run(prompt: ModelPrompt, options: GenerateOptions): ReturnType<Engine["generate"]> {
+  #run(
+    prompt: ModelPrompt,
+    options: GenerateOptions,
+    endTokens?: readonly number[],
+  ): ReturnType<Engine["generate"]> {
     const { signal, constraint, numLogprobs, adapter, ...sampling } = options;
     const seed = sampling.seed ?? randomInt(2 ** 48 - 1);
     const request = {
@@ -126,6 +147,7 @@ export class LoadedModel implements AsyncDisposable {
       constraint,
       numLogprobs,
       adapter,
+      ...(endTokens === undefined ? {} : { endTokens }),
     };
     return this.engine.generate(request, signal);
   }

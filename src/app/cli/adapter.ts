@@ -8,7 +8,7 @@ export function registerAdapter(program: Command): void {
   adapter
     .command("inspect")
     .description("method, modules, sizes and base of an adapter")
-    .argument("<folder>", "an adapter folder, or a tuning run")
+    .argument("<folder>", "an adapter folder, a LoRA .nemo of NeMo, or a tuning run")
     .addOption(jsonOption())
     .exitOverride()
     .action(async (folder: string, options: { json?: boolean }) => {
@@ -22,7 +22,7 @@ export function registerAdapter(program: Command): void {
     adapter
       .command(name)
       .description(description)
-      .argument("<folder>", "an adapter folder, or a tuning run")
+      .argument("<folder>", "an adapter folder, a LoRA .nemo of NeMo, or a tuning run")
       .requiredOption("--output <folder>", "where to write")
       .option("--model <folder>", "the base (default: the one that the adapter names)")
       .option("--force", "replace what is there")

@@ -23,6 +23,8 @@ export function registerGenerate(program: Command): void {
     )
     .addOption(adapterOption())
     .option("--prompt <text>", "text to continue (repeatable: prompts are generated as one batch)", collect)
+    .option("--chat", "ask each prompt as a user's turn, in the model's chat format")
+    .option("--system <text>", "with --chat: what the conversation begins with")
     .option("--max-tokens <count>", "tokens to generate", wholeNumber(1), 128)
     .option("--temperature <value>", "0 is greedy", realNumber(0), 1)
     .option("--top-k <count>", "draw from the k likeliest tokens; 0 is off", wholeNumber(0), 0)

@@ -4,6 +4,8 @@ import { ConfigError, formatCount, readJson } from "../../base/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import type { IndexedEvent, OutputConstraint, SamplingInput, TextRequest } from "../../infer/index.ts";
+import { loadChatTemplates } from "../../text/index.ts";
+import { conversationPrompt } from "../api/conversation.ts";
 import { openEngine } from "../api/openEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
 
@@ -12,6 +14,8 @@ export interface GenerateCliOptions {
   model: string;
   adapter?: string;
   prompt?: string[];
+  chat?: boolean;
+  system?: string;
   maxTokens: number;
   temperature: number;
   topK: number;
@@ -65,6 +69,8 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     minTokens: options.minTokens,
     stop: options.stop ?? [],
   };
+  if (options.system !== undefined && options.chat !== true)
+    throw new ConfigError("generate", "expected --chat with --system, got --system alone");
   const constraint = readConstraint(options);
   const prompts = readPrompts(options);
   const requests = prompts.flatMap((prompt) =>
@@ -84,7 +90,31 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     adapter: options.adapter,
     maxSequences: Math.min(requests.length, 256),
   });
-  await print(generateText(open.engine, open.tokenizer, requests), { requests, options, open });
+  const asked = options.chat === true ? asTurns(requests, open, options.system) : requests;
+  await print(generateText(open.engine, open.tokenizer, asked), { requests, options, open });
+}
+
+interface PromptRequest extends TextRequest {
+  prompt: string;
+}
+
+/** Each prompt as a user's turn, with the ends of the model's chat format. */
+function asTurns(
+  requests: readonly PromptRequest[],
+  { tokenizer, folder }: OpenEngine,
+  system: string | undefined,
+): TextRequest[] {
+  const model = { tokenizer, chatTemplates: loadChatTemplates(folder) };
+  const first = system === undefined ? [] : [{ role: "system", content: system }];
+  return requests.map((request) => {
+    const turn = { role: "user", content: request.prompt };
+    const { stop, ...others } = conversationPrompt(model, [...first, turn]);
+    return {
+      ...request,
+      ...others,
+      sampling: { ...request.sampling, stop: [...request.sampling.stop, ...stop] },
+    };
+  });
 }
 
 interface Result {
@@ -101,7 +131,7 @@ async function print(
     requests,
     options,
     open,
-  }: { requests: readonly TextRequest[]; options: GenerateCliOptions; open: OpenEngine },
+  }: { requests: readonly PromptRequest[]; options: GenerateCliOptions; open: OpenEngine },
 ): Promise<void> {
   const results: Result[] = requests.map(({ prompt }) => ({
     prompt,
@@ -112,7 +142,7 @@ async function print(
   }));
   // One text is shown as it grows; several would run into each other.
   const isLive = requests.length === 1 && options.json !== true && options.logprobs !== true;
-  if (isLive) process.stdout.write(requests[0].prompt);
+  if (isLive && options.chat !== true) process.stdout.write(requests[0].prompt);
   const startMs = performance.now();
   let firstMs: number | undefined;
   let numTokens = 0;
@@ -137,17 +167,17 @@ async function print(
     return;
   }
   if (isLive) process.stdout.write("\n");
-  else for (const result of results) printResult(result, { open, showLogprobs: options.logprobs === true });
+  else for (const result of results) printResult(result, { open, options });
   if (process.stderr.isTTY)
     process.stderr.write(`${numTokens} tokens, ${formatCount(tokensPerSecond)} tokens/s after the first\n`);
 }
 
 function printResult(
   result: Result,
-  { open, showLogprobs }: { open: OpenEngine; showLogprobs: boolean },
+  { open, options }: { open: OpenEngine; options: GenerateCliOptions },
 ): void {
-  if (!showLogprobs) {
-    process.stdout.write(`${result.prompt}${result.text}\n----\n`);
+  if (options.logprobs !== true) {
+    process.stdout.write(`${options.chat === true ? "" : result.prompt}${result.text}\n----\n`);
     return;
   }
   for (const [index, token] of result.tokens.entries()) {

@@ -1,7 +1,7 @@
 /** What a run will take: memory against what the device has, time against the speed of a trial step. */
 import { freemem } from "node:os";
 import { ConfigError, formatBytes, formatCount, formatDuration } from "../../base/index.ts";
-import type { Device } from "../../device/index.ts";
+import type { Device, MemoryStatistics } from "../../device/index.ts";
 import { countParameters, operationsPerToken, trainingMemory } from "../../models/index.ts";
 import type { DecoderConfig, TrainingMemory } from "../../models/index.ts";
 import { countSteps } from "../../train/index.ts";
@@ -17,6 +17,8 @@ export interface RunEstimate {
   numSteps: number;
   memory: TrainingMemory;
   availableBytes: number;
+  /** Bytes of the GPU's memory that other processes hold; 0 on the CPU. */
+  otherBytes: number;
   fits: boolean;
   /** Floating-point operations of the whole run. */
   operations: number;
@@ -42,13 +44,18 @@ export function estimateRun(recipe: Recipe, config: DecoderConfig, device: Devic
     numSteps: countSteps({ batchTokens: recipe.batchTokens, ramp: recipe.batchRamp }, recipe),
     memory,
     availableBytes,
+    otherBytes: device.kind === "cuda" ? heldByOthers(statistics) : 0,
     fits: memory.total <= availableBytes,
     operations: operationsPerToken(config, recipe.sequenceLength).training * recipe.totalTokens,
   };
 }
 
+function heldByOthers({ totalBytes = 0, freeBytes = totalBytes, reservedBytes }: MemoryStatistics): number {
+  return Math.max(0, totalBytes - freeBytes - reservedBytes);
+}
+
 /** Throws ConfigError with the numbers when the run cannot fit. */
-export function expectFits({ memory, availableBytes, fits }: RunEstimate): void {
+export function expectFits({ memory, availableBytes, otherBytes, fits }: RunEstimate): void {
   if (fits) return;
   const parts =
     `weights ${formatBytes(memory.parameters)}, gradients ${formatBytes(memory.gradients)}, optimizer ${formatBytes(memory.optimizer)}, ` +
@@ -57,7 +64,10 @@ export function expectFits({ memory, availableBytes, fits }: RunEstimate): void 
     "train",
     `expected a run within ${formatBytes(availableBytes)}, got one of ${formatBytes(memory.total)}: ${parts}`,
     {
-      hint: "lower microBatchSequences or sequenceLength, set recompute to block, optim.moments to bf16, or optim.master to false",
+      hint:
+        memory.total <= availableBytes + otherBytes
+          ? `other processes hold ${formatBytes(otherBytes)} of the GPU; end them ('nvidia-smi') or choose another with CUDA_VISIBLE_DEVICES`
+          : "lower microBatchSequences or sequenceLength, set recompute to block, optim.moments to bf16, or optim.master to false",
     },
   );
 }

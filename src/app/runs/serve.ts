@@ -15,6 +15,7 @@ import { createServer } from "../server/server.ts";
 import { stopSignal } from "../terminal/signals.ts";
 import { findAdapter } from "./adapter/adapter.ts";
 import { ensurePages } from "./buildPages.ts";
+import { startScreen } from "./startScreen.ts";
 import { findModel } from "./openModel.ts";
 
 /** The verb's options. */
@@ -151,30 +152,17 @@ function textIn(folder: string, pattern: RegExp): string | undefined {
 }
 
 function startPage(url: string, models: readonly ServedModel[], options: ServeCliOptions): string {
-  const { name } = models[0];
-  const body = JSON.stringify({ model: name, prompt: "The meaning of life is", max_tokens: 32 });
-  const needsKey = (options.apiKey ?? []).length > 0 || (process.env["NAUTILUS_API_KEY"] ?? "") !== "";
-  const key = needsKey ? ` -H "Authorization: Bearer $NAUTILUS_API_KEY"` : "";
-  const lines = [
-    "",
-    ...models.map(
-      ({ name, engine: { info } }) =>
-        `  ${name}: ${info.dtype} on ${info.device}, ${info.maxContext} tokens of context`,
-    ),
-    "",
-    ...(options.playground ? [`  Playground   ${url}/`] : []),
-    `  OpenAI API   ${url}/v1`,
-    `  KServe API   ${url}/v2${options.grpcPort === undefined ? "" : `, gRPC on port ${options.grpcPort}`}`,
-    `  Metrics      ${url}/metrics`,
-    `  API document ${url}/openapi.json`,
-    "",
-    `  curl ${url}/v1/completions -H "Content-Type: application/json"${key} -d '${body.replaceAll("'", "'\\''")}'`,
-    "",
-    "  Ctrl-C ends the server.",
-    "",
-    "",
-  ];
-  return lines.join("\n");
+  return startScreen({
+    url,
+    models: models.map(({ name, engine: { info } }) => ({
+      ...info,
+      name,
+      dtype: options.quantise ?? info.dtype,
+    })),
+    grpcPort: options.grpcPort,
+    hasPlayground: options.playground,
+    needsKey: (options.apiKey ?? []).length > 0 || (process.env["NAUTILUS_API_KEY"] ?? "") !== "",
+  });
 }
 
 /** "name=folder" as folders by name, also of tuning runs. Throws ConfigError, CheckpointError. */

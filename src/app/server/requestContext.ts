@@ -24,6 +24,8 @@ export interface RequestFacts {
   numCachedTokens?: number;
   numNewTokens?: number;
   firstTokenMs?: number;
+  /** From the request's arrival until the last of its sequences was handed to the engine. */
+  queueMs?: number;
   /** What went wrong after the status was sent. */
   failure?: string;
   /** Only where prompts may be logged. */

@@ -109,7 +109,9 @@ async function runSequence(
   using _slot = await server.admission.enter(signal);
   const label = { model: model.name };
   const { metrics } = server;
-  metrics.queueSeconds.observe(label, (performance.now() - context.arrivedMs) / 1000);
+  const queueMs = performance.now() - context.arrivedMs;
+  metrics.queueSeconds.observe(label, queueMs / 1000);
+  context.facts.queueMs = Math.max(context.facts.queueMs ?? 0, Number(queueMs.toFixed(3)));
   let lastMs: number | undefined;
   for await (const event of model.engine.generate({ ...request, adapter }, signal)) {
     if (event.type === "token") {

@@ -5,7 +5,7 @@ import type { Logger } from "./logging.ts";
 import type { ServerMetrics } from "./metrics.ts";
 import type { ServerOptions } from "./options.ts";
 import { Refusal } from "./refusal.ts";
-import type { ResolvedModel, ServedModels } from "./servedModel.ts";
+import type { ResolvedModel, ServedModel, ServedModels } from "./servedModel.ts";
 
 export interface ServerContext {
   /** Of Nautilus. */
@@ -37,6 +37,14 @@ export interface Listener {
   close(): void;
 }
 
+/** Models and, as "model:adapter", their adapters. */
+function namesOf(models: readonly ServedModel[]): string[] {
+  return models.flatMap(({ name, engine }) => [
+    name,
+    ...engine.info.adapters.map((adapter) => `${name}:${adapter}`),
+  ]);
+}
+
 /** The model of a name in a request. Throws a refusal (404) that names those there are. */
 export function resolveModel(server: ServerContext, name: string | undefined): ResolvedModel {
   const all = server.models.list();
@@ -46,7 +54,7 @@ export function resolveModel(server: ServerContext, name: string | undefined): R
   if (resolved !== undefined) return resolved;
   const got = name === undefined ? "none" : `'${name.slice(0, 200)}'`;
   throw new Refusal(name === undefined ? 400 : 404, `expected a model of this server, got ${got}`, {
-    hint: `it serves ${all.map((model) => model.name).join(", ")}`,
+    hint: `it serves ${namesOf(all).join(", ")}`,
     parameter: "model",
     reason: "model_not_found",
   });

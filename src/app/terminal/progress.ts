@@ -7,6 +7,8 @@ import { formatDuration } from "../../base/index.ts";
 const barWidth = 20;
 const redrawEveryMs = 80;
 const plainEveryMs = 5000;
+/** A guess from less than this is off by orders of magnitude: the first piece of work waits for whatever starts. */
+const settlingSeconds = 1;
 
 /** A bar of `barWidth` characters for a share of 0 to 1. */
 export function bar(share: number): string {
@@ -20,6 +22,7 @@ export class ProgressLine {
   readonly #startMs = performance.now();
   #lastMs = -Infinity;
   #hasLine = false;
+  #lastText = "";
 
   constructor(stream: NodeJS.WriteStream = process.stderr) {
     this.#stream = stream;
@@ -33,10 +36,13 @@ export class ProgressLine {
     if (!isDone && nowMs - this.#lastMs < (this.#isTerminal ? redrawEveryMs : plainEveryMs)) return;
     this.#lastMs = nowMs;
     const elapsedSeconds = (nowMs - this.#startMs) / 1000;
-    const left = share > 0 ? formatDuration((elapsedSeconds / share) * (1 - share)) : "?";
+    const left =
+      share > 0 && elapsedSeconds >= settlingSeconds
+        ? formatDuration((elapsedSeconds / share) * (1 - share))
+        : "";
     const percent = `${Math.floor(share * 100)}%`.padStart(4);
     this.#show(
-      `${label} ${bar(share)}${percent}  ${details}${isDone ? `  in ${formatDuration(elapsedSeconds)}` : `  ${left} left`}`,
+      `${label} ${bar(share)}${percent}  ${details}${isDone ? `  in ${formatDuration(elapsedSeconds)}` : left === "" ? "" : `  ${left} left`}`,
     );
   }
 
@@ -47,6 +53,9 @@ export class ProgressLine {
 
   #show(text: string): void {
     if (!this.#isTerminal) {
+      // Work that tells its end twice is not over twice.
+      if (text === this.#lastText) return;
+      this.#lastText = text;
       this.#stream.write(`${text}\n`);
       return;
     }

@@ -6,6 +6,7 @@ import type { Store } from "./store.ts";
 
 const height = 120;
 const shownSeconds = 60;
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium", hourCycle: "h23" });
 /** uPlot's word for it is a constant of its types alone. */
 const rightSide: object = { side: 1 };
 
@@ -29,7 +30,14 @@ function chartIn(box: HTMLElement): uPlot {
         cache: { range: [0, 100] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 90, size: 28 },
+        {
+          ...axis,
+          grid: { show: false },
+          space: 90,
+          size: 28,
+          // One line: uPlot's own labels have the date on a second, which this height would cut.
+          values: (_, all) => all.map((seconds) => clock.format(seconds * 1000)),
+        },
         { ...axis, scale: "speed", grid, size: 42 },
         {
           ...axis,

@@ -13,7 +13,7 @@ import { mergeMegatronRanks, throughTo } from "./canonical.ts";
 const rankFile =
   /^(?:(?:mp_rank_(\d+)(?:_(\d+))?|tp_rank_(\d+)_pp_rank_(\d+))\/)?(?:model_weights\.ckpt|model_optim_rng\.pt|model_rng\.pt)$/;
 
-interface RankFile {
+export interface RankFile {
   readonly file: string;
   readonly tensorRank: number;
   readonly stage: number;
@@ -73,6 +73,15 @@ export function openRanks(
     releaseAll();
     throw error;
   }
+}
+
+/** The files of ranks in a tree, as stages of tensor ranks. Throws CheckpointError for none, and for a grid with a hole in it. */
+export function rankGrid(tree: FileTree): RankFile[][] {
+  const files = rankFiles(tree);
+  if (files.length > 0) return arrange(tree.path, files);
+  throw new CheckpointError("megatron", `expected files of ranks in ${tree.path}, got none`, {
+    hint: "there is neither model_weights.ckpt nor mp_rank_00",
+  });
 }
 
 /** Files as stages of ranks, complete and in order. */

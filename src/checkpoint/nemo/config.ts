@@ -71,7 +71,7 @@ const nemo1Schema = z.looseObject({
 });
 
 /** Reads YAML. Throws ConfigError. */
-function yamlObject(component: string, text: string): Record<string, unknown> {
+export function yamlObject(component: string, text: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = parseYaml(text, { maxAliasCount: 1000 });

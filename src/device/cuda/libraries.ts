@@ -126,17 +126,17 @@ export interface OpenedLibrary {
   readonly native: NativeLibrary;
 }
 
-const opened = new Map<CudaLibraryName, OpenedLibrary>();
+const opened: OpenedLibrary[] = [];
 
 /**
- * Loads a library, once per process. `majors` are the versions of CUDA that will do, best first.
+ * Loads a library, once per process and version. `majors` are the versions of CUDA that will do, best first.
  * Throws DeviceError that names the library and the package that brings it.
  */
 export function openCudaLibrary(
   name: CudaLibraryName,
   majors: readonly number[] = supportedCudaMajors,
 ): OpenedLibrary {
-  const known = opened.get(name);
+  const known = opened.find((library) => library.name === name && majors.includes(library.major));
   if (known !== undefined) return known;
   const { files, packages, purpose } = specs[name];
   if (process.platform !== "linux")
@@ -150,7 +150,7 @@ export function openCudaLibrary(
         try {
           const native = openLibrary(path);
           const result = { name, path: loadedPath(path), major, native };
-          opened.set(name, result);
+          opened.push(result);
           return result;
         } catch (error) {
           if (path !== file) refusals.push(messageOf(error));

@@ -4,7 +4,7 @@
  * Source: nvrtc.h.
  */
 import { DeviceError } from "../../base/index.ts";
-import { openCudaLibrary, supportedCudaMajors } from "./libraries.ts";
+import { openCudaLibrary, supportedCudaMajors, type OpenedLibrary } from "./libraries.ts";
 import { bindFunctions, nativeType, NativeWords, type Functions } from "./native.ts";
 import { libraryError } from "./status.ts";
 
@@ -58,8 +58,7 @@ export class Nvrtc {
   readonly #functions: Functions<typeof table>;
   readonly #compileAsync: (...values: number[]) => Promise<number>;
 
-  private constructor(majors: readonly number[]) {
-    const library = openCudaLibrary("nvrtc", majors);
+  private constructor(library: OpenedLibrary) {
     this.libraryPath = library.path;
     this.#functions = bindFunctions(library.native, table, "install NVRTC 12 or later");
     this.#compileAsync = library.native.defineAsync(
@@ -77,12 +76,14 @@ export class Nvrtc {
     this.architectures = [...list.i32.subarray(0, numArchitectures)].sort((a, b) => a - b);
   }
 
-  /** Loads the compiler, once per process. Throws DeviceError naming the package that brings it. */
+  /** Loads the compiler, once per process and version. `majors` are versions of CUDA, best first. Throws DeviceError naming the package that brings it. */
   static open(majors: readonly number[] = supportedCudaMajors): Nvrtc {
-    Nvrtc.#instance ??= new Nvrtc(majors);
-    return Nvrtc.#instance;
+    const library = openCudaLibrary("nvrtc", majors);
+    let compiler = Nvrtc.#instances.get(library);
+    if (compiler === undefined) Nvrtc.#instances.set(library, (compiler = new Nvrtc(library)));
+    return compiler;
   }
-  static #instance: Nvrtc | undefined;
+  static readonly #instances = new Map<OpenedLibrary, Nvrtc>();
 
   /** Compiles; blocks for the tens of milliseconds that takes. Throws DeviceError with the compiler's messages. */
   compile(input: CompileInput): CompileOutput {

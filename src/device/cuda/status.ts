@@ -14,6 +14,7 @@ const driverNames: Readonly<Record<number, string>> = {
   46: "CUDA_ERROR_DEVICE_UNAVAILABLE",
   100: "CUDA_ERROR_NO_DEVICE",
   101: "CUDA_ERROR_INVALID_DEVICE",
+  102: "CUDA_ERROR_DEVICE_NOT_LICENSED",
   200: "CUDA_ERROR_INVALID_IMAGE",
   201: "CUDA_ERROR_INVALID_CONTEXT",
   209: "CUDA_ERROR_NO_BINARY_FOR_GPU",
@@ -22,6 +23,8 @@ const driverNames: Readonly<Record<number, string>> = {
   220: "CUDA_ERROR_NVLINK_UNCORRECTABLE",
   221: "CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
   222: "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+  226: "CUDA_ERROR_CONTAINED",
+  304: "CUDA_ERROR_OPERATING_SYSTEM",
   400: "CUDA_ERROR_INVALID_HANDLE",
   500: "CUDA_ERROR_NOT_FOUND",
   600: "CUDA_ERROR_NOT_READY",
@@ -33,6 +36,7 @@ const driverNames: Readonly<Record<number, string>> = {
   714: "CUDA_ERROR_HARDWARE_STACK_ERROR",
   715: "CUDA_ERROR_ILLEGAL_INSTRUCTION",
   716: "CUDA_ERROR_MISALIGNED_ADDRESS",
+  717: "CUDA_ERROR_INVALID_ADDRESS_SPACE",
   718: "CUDA_ERROR_INVALID_PC",
   719: "CUDA_ERROR_LAUNCH_FAILED",
   720: "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE",
@@ -42,6 +46,7 @@ const driverNames: Readonly<Record<number, string>> = {
   803: "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
   804: "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
   805: "CUDA_ERROR_MPS_CONNECTION_FAILED",
+  807: "CUDA_ERROR_MPS_SERVER_NOT_READY",
   900: "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
   901: "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
   905: "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT",
@@ -60,11 +65,14 @@ const driverHints: Readonly<Record<number, string>> = {
   46: busyHint,
   100: "no GPU is visible; check 'nvidia-smi' and CUDA_VISIBLE_DEVICES",
   101: "no GPU has this number; 'nautilus doctor' lists them",
+  102: "the virtual GPU has no licence; 'nvidia-smi -q' shows its state",
   200: "delete the kernel cache folder and try again",
   209: "the GPU is newer than the compiler; install a newer NVRTC",
   214: `the GPU's memory has a fault ('nvidia-smi -q -d ECC'); ${lostHint}`,
   220: lostHint,
   222: "the compiler is newer than the driver; update the NVIDIA driver or install an older NVRTC",
+  226: lostHint,
+  304: "the system refused the driver; check that /dev/nvidia0 and /dev/nvidia-uvm are there and may be opened, and that the container has them",
   700: lostHint,
   701: "a kernel asks for more registers or shared memory than this GPU has",
   702: lostHint,
@@ -73,22 +81,29 @@ const driverHints: Readonly<Record<number, string>> = {
   714: lostHint,
   715: lostHint,
   716: lostHint,
+  717: lostHint,
   718: lostHint,
   719: lostHint,
   802: "the GPU is not ready; on NVSwitch machines start nvidia-fabricmanager",
   803: "the driver's kernel module and libcuda differ in version; restart the machine after the driver's update",
   804: "a CUDA compatibility library was found that this GPU does not take; remove it from LD_LIBRARY_PATH",
+  805: "the MPS server does not answer; restart nvidia-cuda-mps-control, or end it to do without",
+  807: "the MPS server is starting or ending; try again, or end nvidia-cuda-mps-control to do without",
   999: "'dmesg' may say more; restart the process",
 };
 
 /** Driver statuses after which the context cannot be used any more. */
 const lostStatuses: ReadonlySet<number> = new Set([
-  46, 214, 220, 700, 702, 709, 710, 714, 715, 716, 718, 719,
+  46, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719,
 ]);
 
 export const cudaSuccess = 0;
 export const cudaOutOfMemory = 2;
 export const cudaNotReady = 600;
+
+/** Calls before which this process holds nothing of the GPU. */
+const openingCalls: ReadonlySet<string> = new Set(["cuInit", "cuDevicePrimaryCtxRetain"]);
+const takenHint = `the card failed or was taken away ('nvidia-smi', 'dmesg'); ${lostHint}`;
 
 /** Whether a driver status means that the device or its context is lost. */
 export function isLostStatus(status: number): boolean {
@@ -109,7 +124,8 @@ export function driverError(call: string, status: number, device: string): Devic
       hint: "lower the micro-batch or the sequence length, or free the GPU's memory",
       fields: { call, status },
     });
-  const hint = driverHints[status];
+  const isTaken = status === 46 && !openingCalls.has(call);
+  const hint = isTaken ? takenHint : driverHints[status];
   return new DeviceError("cuda", message, {
     ...(hint === undefined ? {} : { hint }),
     fields: { call, status, isLost: isLostStatus(status) },

@@ -76,8 +76,7 @@ function standardErrorOf(
     case "chrf": {
       // A corpus figure for each resample is slow: the reference harness draws at most 100.
       const statistic = statistics[aggregation];
-      const draw = (next: () => number): number =>
-        statistic(Array.from({ length: values.length }, () => values[next()]));
+      const draw = (places: Int32Array): number => statistic(Array.from(places, (place) => values[place]));
       return bootstrap(draw, values.length, Math.min(bootstrapIterations, 100));
     }
     case "weighted_perplexity":
@@ -130,27 +129,31 @@ export function meanStandardError(values: readonly number[]): number {
   return sampleDeviation(values) / Math.sqrt(values.length);
 }
 
-function perplexityDraw(values: readonly number[]): (next: () => number) => number {
-  return (next) => {
+function perplexityDraw(values: readonly number[]): Draw {
+  const numbers = Float64Array.from(values);
+  return (places) => {
     let total = 0;
-    for (let i = 0; i < values.length; i++) total += values[next()];
-    return Math.exp(-total / values.length);
+    for (let i = 0; i < places.length; i++) total += numbers[places[i]];
+    return Math.exp(-total / places.length);
   };
 }
 
+/** The statistic of a resample, given as the places of its values. */
+type Draw = (places: Int32Array) => number;
+
 const bootstrapChunk = 1000;
 
-/**
- * Standard deviation of a statistic over resamples: chunks of 1,000, chunk i drawn by Python's `Random(i).choices`. `draw` makes
- * the statistic of one resample from a source of places.
- */
-function bootstrap(draw: (next: () => number) => number, numValues: number, iterations: number): number {
+/** Standard deviation of a statistic over resamples: chunks of 1,000, chunk i drawn by Python's `Random(i).choices`. */
+function bootstrap(draw: Draw, numValues: number, iterations: number): number {
   const chunkSize = Math.min(bootstrapChunk, iterations);
+  const places = new Int32Array(numValues);
   const results: number[] = [];
   for (let chunk = 0; chunk < Math.floor(iterations / chunkSize); chunk++) {
     const random = new PythonRandom(chunk);
-    const next = (): number => Math.floor(random.nextFloat() * numValues);
-    for (let i = 0; i < chunkSize; i++) results.push(draw(next));
+    for (let i = 0; i < chunkSize; i++) {
+      random.fillPlaces(places, numValues);
+      results.push(draw(places));
+    }
   }
   return sampleDeviation(results);
 }

@@ -22,6 +22,22 @@ describe("Python's random numbers (values printed by CPython 3.11)", () => {
   });
 });
 
+describe("places drawn in bulk", () => {
+  it.each([1, 311, 312, 313, 1000])("%i of them equal those drawn one by one, from any point on", (count) => {
+    for (const numSkipped of [0, 1, 2, 623]) {
+      const [bulk, single] = [new PythonRandom(3), new PythonRandom(3)];
+      for (let i = 0; i < numSkipped; i++) expect(bulk.nextUint32()).toBe(single.nextUint32());
+      for (const limit of [5153, 7]) {
+        const places = new Int32Array(count);
+        bulk.fillPlaces(places, limit);
+        expect([...places]).toEqual(
+          Array.from({ length: count }, () => Math.floor(single.nextFloat() * limit)),
+        );
+      }
+    }
+  });
+});
+
 describe("Python's texts", () => {
   it("strips what Python calls whitespace", () => {
     expect(strip("\u0085\u001c a b \u3000\n")).toBe("a b");

@@ -2,6 +2,7 @@
  * Translation in the style of FLORES-200 (NLLB team, 2022): the same sentences in each language, one sentence a line, into English
  * and out of it, after five examples of the development split. Judged by BLEU and chrF.
  */
+import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { defineTask } from "../define.ts";
 import { mapAnswers, takeFirst } from "../filters.ts";
@@ -44,7 +45,11 @@ function translationTask(from: string, to: string): Task {
     source: {
       folder: "flores",
       splits: { dev: [`dev/${from}.dev`], devtest: [`devtest/${from}.devtest`] },
-      aligned: { from: "source", to: "target", file: (path: string) => path.replace(from, to) },
+      aligned: {
+        from: "source",
+        to: "target",
+        file: (path: string) => join(dirname(path), basename(path).replace(from, to)),
+      },
       row,
       homepage: "https://github.com/facebookresearch/flores (flores200_dataset)",
       licence: "CC BY-SA 4.0",

@@ -36,9 +36,13 @@ function checkToken(what: string, token: number, vocabSize: number): void {
 export function checkRequest(request: EngineRequest, info: EngineModelInfo): void {
   const { prompt, sampling, numLogprobs, promptLogprobs, promptLogprobsFrom } = request;
   checkPrompt(prompt, info, unreadTokens(request));
-  for (const [name, count] of Object.entries({ numLogprobs, promptLogprobs })) {
+  for (const [what, count] of Object.entries({ answer: numLogprobs, prompt: promptLogprobs })) {
     if (count === undefined || (Number.isInteger(count) && count >= 0 && count <= maxLogprobs)) continue;
-    throw new RequestError("engine", `expected ${name} from 0 to ${maxLogprobs}, got ${count}`);
+    throw new RequestError(
+      "engine",
+      `expected 0 to ${maxLogprobs} likely tokens beside each token of the ${what}, got ${count}`,
+      { hint: "distributions over the whole vocabulary are not given; ask for the likeliest tokens" },
+    );
   }
   const from = promptLogprobsFrom ?? 1;
   if (!Number.isInteger(from) || from < 1) {

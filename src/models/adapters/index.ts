@@ -6,7 +6,7 @@ export type { AdapterConfig, AdapterConfigInput, AdapterMethod, LoraConfig } fro
 export { adapterSpecs, createAdapter } from "./create.ts";
 export { DoraAdapter } from "./dora.ts";
 export { fillAdapter, isAdapterFolder, loadAdapter, readAdapterFolder, saveAdapter } from "./files/folder.ts";
-export type { AdapterFolder } from "./files/folder.ts";
+export type { AdapterFolder } from "./files/description.ts";
 export { Ia3Adapter } from "./ia3.ts";
 export { LoraAdapter } from "./lora.ts";
 export { mergeAdapter } from "./merge.ts";

@@ -13,8 +13,16 @@ import { LoraAdapter, lowRankA, lowRankB } from "./lora.ts";
 import type { LoraModule } from "./lora.ts";
 import type { TargetModule } from "./targets.ts";
 
-/** Writes the adapter into the decoder's weights, which then need it no more. Throws ConfigError for methods that cannot. */
+/**
+ * Writes the adapter into the decoder's weights, which then need it no more. Throws ConfigError for methods that cannot, and for
+ * quantised weights, which would lose most of it to their rounding.
+ */
 export function mergeAdapter(context: Context, decoder: Decoder, adapter: Adapter): void {
+  const [quantised] = decoder.quantised.values();
+  if (quantised !== undefined)
+    throw new ConfigError("adapter", `expected weights in floats to merge into, got ${quantised.format}`, {
+      hint: "open the model without quantising it, merge, and quantise the result",
+    });
   const weightOf = ({ place, outputStart, numOutputs }: TargetModule): Tensor =>
     decoder.parameters.get(layerNames(place.layer)[place.site]).rows(outputStart, outputStart + numOutputs);
   if (adapter instanceof LoraAdapter || adapter instanceof DoraAdapter) {

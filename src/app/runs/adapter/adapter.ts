@@ -1,8 +1,8 @@
 /** Adapters on disk: finding, describing, merging, exporting. */
+import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
-import { openSafetensors } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
   isAdapterFolder,
@@ -16,6 +16,8 @@ import {
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import { listCheckpoints } from "../../../train/index.ts";
+import { labelled } from "../../terminal/columns.ts";
+import { tensorTable } from "../inspect/inspect.ts";
 import { openModel } from "../openModel.ts";
 import type { OpenModel } from "../openModel.ts";
 
@@ -27,7 +29,7 @@ export interface AdapterCliOptions {
   threads?: number;
 }
 
-/** The adapter behind a path: a folder, or the finished or newest one of a tuning run. Throws CheckpointError. */
+/** The adapter behind a path: a folder, a file of NeMo, or the finished or newest one of a tuning run. Throws CheckpointError. */
 export function findAdapter(path: string): string {
   const newest = listCheckpoints(path).at(-1)?.path;
   const candidates = [
@@ -44,6 +46,14 @@ export function findAdapter(path: string): string {
   );
 }
 
+/** Its place and its weights' digest: a run that is tuned anew is another adapter under the same path. Throws CheckpointError. */
+export function adapterIdentity(path: string): string {
+  using source = readAdapterFolder(findAdapter(path)).openWeights();
+  const hash = createHash("sha256");
+  for (const name of [...source.names()].toSorted()) hash.update(name).update(source.read(name));
+  return `${path} (sha256 ${hash.digest("hex").slice(0, 16)})`;
+}
+
 /** Puts the adapter at `path` on an open model; the caller disposes it before the model. */
 export function attachAdapter(context: Context, { decoder }: OpenModel, path: string): Adapter {
   const adapter = loadAdapter(context, decoder, {
@@ -56,8 +66,8 @@ export function attachAdapter(context: Context, { decoder }: OpenModel, path: st
 
 export function inspectAdapter(path: string, { json }: { json?: boolean }): void {
   const folder = findAdapter(path);
-  const { config, baseModel, weightsPath } = readAdapterFolder(folder);
-  using source = openSafetensors(weightsPath);
+  const { config, baseModel, openWeights } = readAdapterFolder(folder);
+  using source = openWeights();
   const tensors = [...source.names()].map((name) => ({ name, ...source.info(name) }));
   const numParameters = tensors.reduce((total, { shape }) => total + numElements(shape), 0);
   if (json === true) {
@@ -68,10 +78,37 @@ export function inspectAdapter(path: string, { json }: { json?: boolean }): void
   }
   process.stdout.write(
     `${config.method} adapter in ${folder}\nbase        ${baseModel ?? "not named"}\nparameters  ${numParameters.toLocaleString("en-US")}\n` +
-      `settings    ${JSON.stringify(config)}\n`,
+      settingsText(config),
   );
-  for (const { name, shape, dtype } of tensors)
-    process.stdout.write(`  ${name}  ${dtype} (${shape.join(", ")})\n`);
+  process.stdout.write(
+    `\n${tensorTable(
+      tensors.map(({ name, byteLength, ...tensor }) => ({
+        ...tensor,
+        name: name.replace(/^base_model\.model\./, ""),
+        bytes: byteLength,
+      })),
+      false,
+    ).join("\n")}\n`,
+  );
+}
+
+/** The fields that say something, one a line; modules that are alike in every layer once. */
+function settingsText(config: object): string {
+  return Object.entries(config)
+    .filter(([key]) => key !== "method")
+    .map(([key, value]: [string, unknown]): [string, string] => [key, settingText(value)])
+    .filter(([, text]) => text !== "")
+    .map(([key, text]) => labelled(key.padEnd(12), text, 80))
+    .join("");
+}
+
+function settingText(value: unknown): string {
+  if (Array.isArray(value))
+    return [...new Set(value.map((one) => String(one).replace(/\.\d+\./, ".*.")))].join(" ");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value)
+    .map(([key, one]) => `${key}=${String(one)}`)
+    .join(" ");
 }
 
 export async function mergeIntoModel(path: string, options: AdapterCliOptions): Promise<void> {

@@ -1,4 +1,5 @@
 /** `nautilus eval list`. */
+import { labelled } from "../../terminal/columns.ts";
 import { aliases, TaskRegistry } from "../../../eval/index.ts";
 
 export function listCommand({ json }: { json?: boolean }): void {
@@ -19,7 +20,7 @@ export function listCommand({ json }: { json?: boolean }): void {
     return;
   }
   const grouped = new Set(registry.groups.flatMap(({ members }) => members));
-  const line = (name: string, text: string): string => `  ${name.padEnd(30)} ${text}\n`;
+  const line = (name: string, text: string): string => labelled(`  ${name.padEnd(30)} `, text);
   process.stdout.write("groups\n");
   for (const { name, title, members } of registry.groups)
     process.stdout.write(line(name, `${title}: ${members.length} members`));
@@ -31,10 +32,13 @@ export function listCommand({ json }: { json?: boolean }): void {
       line(name, `${title}, ${numShots}-shot, ${ability}: ${metrics.join(", ")} (data: ${licence})`),
     );
   process.stdout.write(
-    `${grouped.size} members of groups are not shown (--json names them). Short names: ${Object.entries(
-      aliases,
-    )
-      .map(([short, name]) => `${short} = ${name}`)
-      .join(", ")}; mmlu = mmlu_original unless --mmlu says otherwise\n`,
+    labelled(
+      "",
+      `${grouped.size} members of groups are not shown (--json names them). Short names: ${Object.entries(
+        aliases,
+      )
+        .map(([short, name]) => `${short} = ${name}`)
+        .join(", ")}; mmlu = mmlu_original unless --mmlu says otherwise`,
+    ),
   );
 }

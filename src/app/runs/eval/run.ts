@@ -18,6 +18,7 @@ import type { EvaluationResult, MmluWay, Selection, Task } from "../../../eval/i
 import { EngineLanguageModel } from "../../../infer/index.ts";
 import { loadTokenizer } from "../../../text/index.ts";
 import type { LanguageModel } from "../../../text/index.ts";
+import { adapterIdentity } from "../adapter/adapter.ts";
 import { openEngine } from "../../api/openEngine.ts";
 import { openServedModel } from "../../client/servedLanguageModel.ts";
 import { packageVersion } from "../../version.ts";
@@ -240,7 +241,7 @@ function logFolder(output: string, model: LanguageModel, options: EvalCliOptions
     temperature: options.temperature,
     precision: options.precision,
     quantise: options.quantise,
-    adapter: options.adapter,
+    adapter: options.adapter === undefined ? undefined : adapterIdentity(options.adapter),
   };
   checkSettings(join(output, "settings.json"), settings);
   return folder;

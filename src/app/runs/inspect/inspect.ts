@@ -129,7 +129,8 @@ function grouped(tensors: readonly TensorDescription[]): TensorGroup[] {
   return [...groups.values()];
 }
 
-function tensorTable(tensors: readonly TensorDescription[], listsAll: boolean): string[] {
+/** One line a tensor, and one for those that are alike in every layer unless `listsAll`. */
+export function tensorTable(tensors: readonly TensorDescription[], listsAll: boolean): string[] {
   const groups = listsAll ? tensors.map((tensor) => ({ ...tensor, layers: [] })) : grouped(tensors);
   const cells = groups.map(({ name, dtype, shape, bytes, layers }) => ({
     name: layers.length === 1 ? name.replace("*", String(layers[0])) : name,

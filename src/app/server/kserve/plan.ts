@@ -159,7 +159,7 @@ function refuseWhatIsNotOffered(inputs: Inputs, numRows: number): void {
   }
   if (isAnyTrue(inputs, "all_probs")) {
     throw new RequestError(component, "'all_probs': expected false, got true", {
-      hint: "output_generation_logits gives the whole distribution of each token",
+      hint: "n_top_logprobs gives the likeliest tokens beside each",
     });
   }
 }

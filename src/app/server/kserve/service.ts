@@ -141,7 +141,6 @@ export class InferenceService {
     { request, isWhole }: { request: InferRequest; isWhole: boolean },
   ): AsyncGenerator<PartResponse> {
     const { name } = this.#describe(target);
-    const startMs = performance.now();
     let numPrompts = 0;
     let isAnswered = false;
     using _timer = deadlineOf(context, request.parameters);
@@ -163,7 +162,9 @@ export class InferenceService {
         };
       }
     } finally {
-      this.#statistics.record(name, { isAnswered, numPrompts, ms: performance.now() - startMs });
+      const { arrivedMs, facts } = context;
+      const ms = performance.now() - arrivedMs;
+      this.#statistics.record(name, { isAnswered, numPrompts, ms, queueMs: facts.queueMs ?? ms });
     }
   }
 

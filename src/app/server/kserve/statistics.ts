@@ -9,15 +9,21 @@ class ModelCounts {
   numPrompts = 0;
   readonly success: Duration = { count: 0, ns: 0 };
   readonly fail: Duration = { count: 0, ns: 0 };
+  readonly queue: Duration = { count: 0, ns: 0 };
 }
 
 export class InferStatistics {
   readonly #byModel = new Map<string, ModelCounts>();
 
-  /** Counts a request that was answered, or was not. */
+  /** Counts a request that was answered, or was not; `queueMs` of its `ms` it waited for an engine. */
   record(
     model: string,
-    { isAnswered, numPrompts, ms }: { isAnswered: boolean; numPrompts: number; ms: number },
+    {
+      isAnswered,
+      numPrompts,
+      ms,
+      queueMs,
+    }: { isAnswered: boolean; numPrompts: number; ms: number; queueMs: number },
   ): void {
     let counts = this.#byModel.get(model);
     if (counts === undefined) this.#byModel.set(model, (counts = new ModelCounts()));
@@ -25,16 +31,19 @@ export class InferStatistics {
     duration.count++;
     duration.ns += Math.round(ms * 1e6);
     if (!isAnswered) return;
+    counts.queue.count++;
+    counts.queue.ns += Math.round(queueMs * 1e6);
     counts.numPrompts += numPrompts;
     counts.lastInferenceMs = Date.now();
   }
 
   /**
-   * One model's entry. What the server cannot tell apart stays at nought: requests share steps, so that a request's time in the queue
-   * and in the engine is in its success alone.
+   * One model's entry. An answered request's time is that in the queue and, for all the rest, in the engine: what reading inputs and
+   * writing outputs take stays at nought, since it goes on beside the engine's steps.
    */
   of(model: string, numSteps: number) {
-    const { lastInferenceMs, numPrompts, success, fail } = this.#byModel.get(model) ?? new ModelCounts();
+    const { lastInferenceMs, numPrompts, success, fail, queue } =
+      this.#byModel.get(model) ?? new ModelCounts();
     const none = (): Duration => ({ count: 0, ns: 0 });
     return {
       name: model,
@@ -45,9 +54,9 @@ export class InferStatistics {
       inference_stats: {
         success: { ...success },
         fail: { ...fail },
-        queue: none(),
+        queue: { ...queue },
         compute_input: none(),
-        compute_infer: { ...success },
+        compute_infer: { count: success.count, ns: success.ns - queue.ns },
         compute_output: none(),
         cache_hit: none(),
         cache_miss: none(),

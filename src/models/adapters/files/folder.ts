@@ -2,7 +2,7 @@
  * Adapter folders. LoRA, DoRA, IA3 and virtual tokens are PEFT's: adapter_config.json and adapter_model.safetensors, tensors named
  * "base_model.model.PATH.lora_A.weight" and so on ("prompt_embeddings" alone for virtual tokens). Houlsby and parallel adapters, which PEFT
  * does not have, are ours: nautilus_adapter.json and the same tensor file, tensors named "layers.N.attention.adapter.down.weight" and
- * so on (docs/adapters.md).
+ * so on (docs/adapters.md). LoRA in NeMo's files is read, not written (nemoFile.ts).
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -22,10 +22,11 @@ import type { Decoder } from "../../common/decoder.ts";
 import type { ModelFamily } from "../../common/family.ts";
 import type { Adapter } from "../adapter.ts";
 import { parseAdapterConfig } from "../config.ts";
-import type { AdapterConfig } from "../config.ts";
 import { createAdapter } from "../create.ts";
 import { targetModules } from "../targets.ts";
 import { component, ownConfigName, peftConfigName, peftPrefix, promptTensor, weightsName } from "./names.ts";
+import type { AdapterFolder } from "./description.ts";
+import { isNemoFile, readNemoFile } from "./nemoFile.ts";
 import { adapterConfigOf, parsePeftConfig, writePeftConfig } from "./peftConfig.ts";
 
 const formatVersion = 1;
@@ -35,22 +36,20 @@ const ownSchema = z.strictObject({
   config: z.unknown(),
 });
 
-/** What a folder says of its adapter before a model is there. */
-export interface AdapterFolder {
-  config: AdapterConfig;
-  /** base_model_name_or_path */
-  baseModel: string | undefined;
-  weightsPath: string;
+/** Whether there is an adapter: in a folder, or in a file of NeMo. Throws FileError, CheckpointError for a damaged file of NeMo. */
+export function isAdapterFolder(folder: string): boolean {
+  return isNemoFile(folder) || hasAdapterFiles(folder);
 }
 
-/** Whether there is an adapter in a folder. */
-export function isAdapterFolder(folder: string): boolean {
+function hasAdapterFiles(folder: string): boolean {
   return [peftConfigName, ownConfigName].some((name) => existsSync(join(folder, name)));
 }
 
 /** Reads an adapter's configuration. Throws FileError, CheckpointError, ConfigError. */
 export function readAdapterFolder(folder: string): AdapterFolder {
+  if (isNemoFile(folder)) return readNemoFile(folder);
   const weightsPath = join(folder, weightsName);
+  const openWeights = (): TensorSource => openSafetensors(weightsPath);
   if (existsSync(join(folder, ownConfigName))) {
     const path = join(folder, ownConfigName);
     const own = ownSchema.safeParse(readJson(component, path));
@@ -59,7 +58,7 @@ export function readAdapterFolder(folder: string): AdapterFolder {
         component,
         `expected an adapter of format ${formatVersion} in ${path}, got another`,
       );
-    return { config: parseAdapterConfig(own.data.config), baseModel: own.data.baseModel, weightsPath };
+    return { config: parseAdapterConfig(own.data.config), baseModel: own.data.baseModel, openWeights };
   }
   const path = join(folder, peftConfigName);
   if (!existsSync(path)) {
@@ -69,7 +68,7 @@ export function readAdapterFolder(folder: string): AdapterFolder {
     );
   }
   const peft = parsePeftConfig(readJson(component, path), path);
-  using source = openSafetensors(weightsPath);
+  using source = openWeights();
   const modules = [...source.names()].flatMap((name) => {
     const found = /^(?:base_model\.model\.)?(.+)\.(?:lora_A\.weight|ia3_l)$/.exec(name)?.[1];
     return found === undefined ? [] : [{ path: found, shape: source.info(name).shape }];
@@ -79,7 +78,7 @@ export function readAdapterFolder(folder: string): AdapterFolder {
   return {
     config: adapterConfigOf(peft, { modules, path }),
     baseModel: peft.base_model_name_or_path ?? undefined,
-    weightsPath,
+    openWeights,
   };
 }
 
@@ -93,12 +92,12 @@ export function loadAdapter(
     gradientDtype,
   }: { family: ModelFamily; folder: string; gradientDtype?: "f32" | "bf16" | undefined },
 ): Adapter {
-  const { config, weightsPath } = readAdapterFolder(folder);
+  const { config, openWeights } = readAdapterFolder(folder);
   const { dtype } = decoder;
   invariant(dtype === "f32" || dtype === "bf16", "a decoder in f32 or bf16");
   const adapter = createForFile(decoder, { family, config, folder, dtype, gradientDtype });
   try {
-    using source = openSafetensors(weightsPath);
+    using source = openWeights();
     fillAdapter(context, adapter, source);
     return adapter;
   } catch (error) {

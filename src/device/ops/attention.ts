@@ -1,0 +1,104 @@
+/** Rotary positions, attention and its cache. Conventions: ../ops.ts. */
+import type { OpSpec } from "./spec.ts";
+
+export const attentionOps = {
+  rotary: {
+    summary:
+      "Rotates the first rotaryDim components of each head by its row's position: pair (i, i + rotaryDim / 2) is turned by the angle whose " +
+      "cosine and sine stand in cosSin[position, i] and cosSin[position, rotaryDim / 2 + i]; inverse = 1 turns back. The other components are copied. " +
+      "x, y: row r, head h starts at r * rowStride + h * headDim; positions i32 (N); cosSin f32 (maxPositions, rotaryDim). y may be x.",
+    tensors: { x: "read", positions: "read", cosSin: "read", y: "write" },
+    integers: ["numRows", "numHeads", "headDim", "rotaryDim", "xRowStride", "yRowStride", "inverse"],
+    floats: [],
+  },
+  attentionForward: {
+    summary:
+      "o = softmax(scale * q k^T) v per head, in memory linear in the lengths. q (rows, H, D), k, v (rows, G, D), head h uses key/value head " +
+      "floor(h * G / H). cuSeqLens null: numSequences sequences, each of queryLength query rows and keyLength key rows; causal: query t sees keys " +
+      "s <= t + keyLength - queryLength. cuSeqLens i32 (numSequences + 1): sequence i is rows cuSeqLens[i] .. cuSeqLens[i + 1] of q, k and v alike and " +
+      "queryLength = keyLength is the longest. logSumExp f32 (H, total query rows), natural log of the sum of exp(scale * score).",
+    tensors: { q: "read", k: "read", v: "read", cuSeqLens: "read?", o: "write", logSumExp: "write?" },
+    integers: [
+      "numSequences",
+      "queryLength",
+      "keyLength",
+      "numRows",
+      "numHeads",
+      "numKvHeads",
+      "headDim",
+      "qRowStride",
+      "kRowStride",
+      "vRowStride",
+      "oRowStride",
+      "causal",
+    ],
+    floats: ["scale"],
+  },
+  attentionBackward: {
+    summary:
+      "Gradients of attentionForward: dq, dk, dv (assigned) from doutput (the gradient of o, with o's row stride), and q, k, v, o, logSumExp of the forward pass. " +
+      "dq, dk, dv have the row strides of q, k, v. Gradients of grouped heads are summed over the group.",
+    tensors: {
+      q: "read",
+      k: "read",
+      v: "read",
+      o: "read",
+      doutput: "read",
+      logSumExp: "read",
+      cuSeqLens: "read?",
+      dq: "write",
+      dk: "write",
+      dv: "write",
+    },
+    integers: [
+      "numSequences",
+      "queryLength",
+      "keyLength",
+      "numRows",
+      "numHeads",
+      "numKvHeads",
+      "headDim",
+      "qRowStride",
+      "kRowStride",
+      "vRowStride",
+      "oRowStride",
+      "causal",
+    ],
+    floats: ["scale"],
+  },
+  kvCacheWrite: {
+    summary:
+      "kCache[slots[row]] = k[row], vCache[slots[row]] = v[row]; a negative slot skips its row. k, v: row r starts at r * rowStride, (G, D) values; " +
+      "caches (numSlots, G, D); slots i32 (N), a slot is block * blockSize + offset.",
+    tensors: { k: "read", v: "read", slots: "read", kCache: "update", vCache: "update" },
+    integers: ["numRows", "numKvHeads", "headDim", "kRowStride", "vRowStride"],
+    floats: [],
+  },
+  attentionPaged: {
+    summary:
+      "Causal attention over a paged cache. Sequence i owns query rows queryStarts[i] .. queryStarts[i + 1] (i32, numSequences + 1), which are the last " +
+      "positions of its context of contextLengths[i] tokens (i32); token s of it lies in slot blockTables[i, floor(s / blockSize)] * blockSize + s mod blockSize. " +
+      "q, o (rows, H, D); caches (numSlots, G, D); blockTables i32 (numSequences, maxBlocksPerSequence). maxQueryLength bounds the query rows of any sequence.",
+    tensors: {
+      q: "read",
+      kCache: "read",
+      vCache: "read",
+      blockTables: "read",
+      contextLengths: "read",
+      queryStarts: "read",
+      o: "write",
+    },
+    integers: [
+      "numSequences",
+      "maxQueryLength",
+      "numHeads",
+      "numKvHeads",
+      "headDim",
+      "blockSize",
+      "maxBlocksPerSequence",
+      "qRowStride",
+      "oRowStride",
+    ],
+    floats: ["scale"],
+  },
+} as const satisfies Record<string, OpSpec>;
