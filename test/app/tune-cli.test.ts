@@ -13,6 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { adapterIdentity } from "../../src/app/runs/adapter/adapter.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { saveModelFolder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
@@ -124,6 +125,8 @@ describe("nautilus tune", () => {
     const resumed = await runCli(...tune("killed", "--set", "steps=40"));
     expect(resumed.stderr).toMatch(/going on from|the adapter is in/);
     expect(weights("killed").equals(weights("whole"))).toBe(true);
+    const digest = (path: string): string => adapterIdentity(path).replace(path, "");
+    expect(digest(at("killed"))).toBe(digest(at("whole")));
     expect(readFileSync(at("whole", "adapter", "README.md"), "utf8")).toMatch(
       /base_model: .*\n(.*\n)*.*lora/,
     );
@@ -227,6 +230,7 @@ describe("nautilus tune", () => {
     );
     expect(early.code).toBe(0);
     expect(readFileSync(at("early", "metrics.jsonl"), "utf8")).not.toMatch(/"step":400\b/);
+    expect(adapterIdentity(at("early"))).not.toBe(adapterIdentity(at("whole")).replace("whole", "early"));
     writeFileSync(at("empty.jsonl"), "");
     const refused: [string[], RegExp][] = [
       [tune("x", "--set", 'method={"method":"lora","targets":"q_porj"}'), /did you mean 'q_proj'/],
