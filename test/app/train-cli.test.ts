@@ -104,17 +104,22 @@ describe("a run", () => {
   it("survives kill -9 again and again, bit for bit", async () => {
     const random = new RandomStream(Date.now() % 1e6);
     let numKills = 0;
-    for (let attempt = 0; attempt < 40; attempt++) {
-      const { child, result } = train("killed");
-      const timer = setTimeout(
-        () => {
-          if (child.kill("SIGKILL")) numKills++;
-        },
-        500 + 500 * random.nextFloat() + 150 * attempt,
-      );
+    for (let attempt = 0; attempt < 60; attempt++) {
+      // By the run's own progress, not by the clock: some steps after it went on, in the middle of whatever it does then.
+      const { child, result } = train("killed", "--json");
+      const numSteps = 1 + random.nextInt(14);
+      const delayMs = 20 * random.nextFloat();
+      let numLines = 0;
+      child.stdout?.on("data", (chunk: Buffer) => {
+        const before = numLines;
+        numLines += chunk.toString().split("\n").length - 1;
+        if (before < numSteps && numLines >= numSteps) setTimeout(() => child.kill("SIGKILL"), delayMs);
+      });
       const { code, stderr } = await result;
-      clearTimeout(timer);
-      if (code === null) continue;
+      if (code === null) {
+        numKills++;
+        continue;
+      }
       expect(stderr).not.toContain("error");
       expect(code).toBe(0);
       break;

@@ -8,7 +8,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, it } from "vitest";
-import { hubSettings, pullModel } from "../../src/checkpoint/index.ts";
+import { hubSettings, pullDataset, pullModel } from "../../src/checkpoint/index.ts";
 import { HubTestServer, largeFile, sha256, smallFile } from "./server.ts";
 
 const python = process.env["NAUTILUS_PYTHON"];
@@ -90,6 +90,37 @@ it("Python finds and reads offline what Nautilus pulled", async (context) => {
     files: ["config.json", "model.safetensors", "notes.txt"],
     bytes: weights.byteLength + config.length + 6,
   });
+});
+
+it("data sets: Python finds what Nautilus fetched, and Nautilus offline what Python did", async (context) => {
+  if (python === undefined) return context.skip(noPython);
+  const rows = Buffer.from('{"a": 1}\n');
+  server.datasets.set("sea/shells", { commit, files: [largeFile("main/test-0.jsonl", rows)] });
+  const program = `
+import json
+from huggingface_hub import hf_hub_download, scan_cache_dir
+path = hf_hub_download("sea/shells", "main/test-0.jsonl", repo_type="dataset")
+scan = scan_cache_dir()
+print(json.dumps({"path": path, "rows": open(path).read(), "types": [r.repo_type for r in scan.repos], "warnings": len(scan.warnings)}))`;
+  const firstOf = ["main/test.jsonl", "main/test-*.jsonl"];
+  const expected = (cache: string) => ({
+    path: join(cache, "datasets--sea--shells", "snapshots", commit, "main", "test-0.jsonl"),
+    rows: '{"a": 1}\n',
+    types: ["dataset"],
+    warnings: 0,
+  });
+  const first = environment();
+  const pulled = await pullDataset("sea/shells", { firstOf, settings: hubSettings(first) });
+  expect(pulled.files).toEqual(["main/test-0.jsonl"]);
+  expect(await runPython(program, { ...first, HF_HUB_OFFLINE: "1" })).toEqual(
+    expected(first["HF_HUB_CACHE"]),
+  );
+
+  const second = environment();
+  expect(await runPython(program, second)).toEqual(expected(second["HF_HUB_CACHE"]));
+  const offline = hubSettings({ ...second, HF_HUB_OFFLINE: "1" });
+  const found = await pullDataset("sea/shells", { firstOf, settings: offline });
+  expect(readFileSync(join(found.folder, "main", "test-0.jsonl"))).toEqual(rows);
 });
 
 it("Python online downloads nothing again, and Nautilus nothing that Python has", async (context) => {

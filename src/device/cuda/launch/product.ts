@@ -30,7 +30,7 @@ const addProduct = kernel({
 
 /**
  * Whether the library would round a bf16 sum twice: products that add to c in shapes that are no whole multiples of 64, for which it
- * takes kernels that round the product before they add (measured on an H200 with cuBLASLt 13; docs/log.md).
+ * takes kernels that round the product before they add (docs/log.md, "Tuning").
  */
 export function needsAccumulator({
   c,
