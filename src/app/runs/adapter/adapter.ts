@@ -1,6 +1,6 @@
 /** Adapters on disk: finding, describing, merging, exporting. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
 import { openDevice } from "../../../device/index.ts";
@@ -19,6 +19,7 @@ import { listCheckpoints } from "../../../train/index.ts";
 import { labelled } from "../../terminal/columns.ts";
 import { tensorTable } from "../inspect/inspect.ts";
 import { openModel } from "../openModel.ts";
+import { removeOutputFolder } from "../replaceFolder.ts";
 import type { OpenModel } from "../openModel.ts";
 
 export interface AdapterCliOptions {
@@ -164,7 +165,7 @@ async function withModelAndAdapter(
   const context = new Context(device);
   using model = await openModel(context, base);
   using adapter = attachAdapter(context, model, path);
-  if (force === true) rmSync(output, { recursive: true, force: true });
+  if (force === true) removeOutputFolder("adapter", output);
   makeFolder("adapter", output);
   body(context, model, adapter);
 }

@@ -33,7 +33,8 @@ import { checkpointOf, chunkBytesOf, precomputeReferences, tuneStep, tuningRows 
 import type { Parts } from "./parts.ts";
 import { noteStatistics, prepareTuning } from "./prepare.ts";
 import type { PreparedTuning } from "./prepare.ts";
-import { expectFreshRun, removeRun } from "./runFolder.ts";
+import { removeOutputFolder } from "../replaceFolder.ts";
+import { expectFreshRun } from "./runFolder.ts";
 
 /** The verb's options. */
 export interface TuneCliOptions {
@@ -137,7 +138,7 @@ async function runTuning(
   }
   expectTuningFits(estimate);
   const isTraining = sweepSteps === undefined;
-  if (isTraining && isForced) removeRun(recipe.run);
+  if (isTraining && isForced) removeOutputFolder("tune", recipe.run);
   if (isTraining) expectFreshRun(recipe);
   const context = new Context(device);
   const gradientDtype = method === undefined ? dtype : undefined;

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { removeRun } from "./runFolder.ts";
+import { removeOutputFolder } from "./replaceFolder.ts";
 
 let folder: string;
 
@@ -18,16 +18,18 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-describe("removeRun", () => {
+describe("removeOutputFolder", () => {
   it("takes away a run and nothing beside it", () => {
-    removeRun(join(folder, "project", "run"));
+    removeOutputFolder("tune", join(folder, "project", "run"));
     expect(existsSync(join(folder, "project", "run"))).toBe(false);
     expect(existsSync(join(folder, "project"))).toBe(true);
   });
 
   it("leaves the working folder and those above it", () => {
     for (const run of [join(folder, "project"), folder]) {
-      expect(() => removeRun(run)).toThrow("[tune] expected a run's own folder to replace");
+      expect(() => removeOutputFolder("tune", run)).toThrow(
+        "[tune] expected an output folder of its own to replace",
+      );
       expect(existsSync(join(folder, "project", "run", "metrics.jsonl"))).toBe(true);
     }
   });
