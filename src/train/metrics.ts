@@ -47,6 +47,21 @@ export class MetricsWriter implements Disposable {
       : undefined;
   }
 
+  /** The line of a training step; what else a finished step knows stays out of it. */
+  writeStep(finished: Omit<StepMetrics, "kind">): void {
+    const { step, tokens, loss, learningRate, gradientNorm, tokensPerSecond, skippedSteps } = finished;
+    this.write({
+      kind: "train",
+      step,
+      tokens,
+      loss,
+      learningRate,
+      gradientNorm,
+      tokensPerSecond,
+      skippedSteps,
+    });
+  }
+
   write(metrics: Metrics): void {
     withFileErrors("metrics", "a writable file", this.#path, () => {
       writeAll(this.#descriptor, Buffer.from(`${JSON.stringify(metrics)}\n`));

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { ConfigError, InvariantError } from "../../base/index.ts";
 import type { Activation } from "../../tensor/index.ts";
+import type { DecoderConfig } from "./config.ts";
 import { yarnAmplitude } from "./rotary.ts";
 import type { RotaryConfig, RotaryScaling } from "./rotary.ts";
 
@@ -17,6 +18,19 @@ export const tokenIdKey = z.union([z.int(), z.array(z.int()).nonempty()]).nullis
 export function firstId(value: z.output<typeof tokenIdKey>, missing: number | undefined): number | undefined {
   if (value === undefined) return missing;
   return value === null || typeof value === "number" ? (value ?? undefined) : value[0];
+}
+
+/** The keys that every family's config.json ends with, the dtype in its older and its newer spelling. */
+export function writeSharedKeys(config: DecoderConfig, dtype: string): Record<string, unknown> {
+  return {
+    tie_word_embeddings: config.tiesEmbeddings,
+    use_cache: true,
+    bos_token_id: config.bosId ?? null,
+    eos_token_id: config.eosId ?? null,
+    pad_token_id: config.padId ?? null,
+    torch_dtype: dtype,
+    dtype,
+  };
 }
 
 /** transformers' names of the activations (src/transformers/activations.py) that are one of ours. */

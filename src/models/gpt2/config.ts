@@ -14,6 +14,7 @@ import {
   readActivation,
   refuseOthers,
   tokenIdKey,
+  writeSharedKeys,
 } from "../common/configKeys.ts";
 
 const model = "gpt2";
@@ -103,13 +104,7 @@ export function writeGpt2Config(config: DecoderConfig, dtype: string): Record<st
     attn_pdrop: 0,
     scale_attn_weights: true,
     scale_attn_by_inverse_layer_idx: false,
-    tie_word_embeddings: config.tiesEmbeddings,
-    use_cache: true,
-    bos_token_id: config.bosId ?? null,
-    eos_token_id: config.eosId ?? null,
-    pad_token_id: config.padId ?? null,
-    torch_dtype: dtype,
-    dtype,
+    ...writeSharedKeys(config, dtype),
   };
 }
 

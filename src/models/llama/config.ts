@@ -16,6 +16,7 @@ import {
   readRotary,
   rotaryKeys,
   tokenIdKey,
+  writeSharedKeys,
   writeRotary,
 } from "../common/configKeys.ts";
 
@@ -208,13 +209,7 @@ export function writeLlamaConfig(config: DecoderConfig, dtype: string): Record<s
       : { sliding_window: null }),
     ...(dialect === "qwen2" ? { use_sliding_window: false } : {}),
     attention_dropout: 0,
-    tie_word_embeddings: config.tiesEmbeddings,
-    use_cache: true,
-    bos_token_id: config.bosId ?? null,
-    eos_token_id: config.eosId ?? null,
-    pad_token_id: config.padId ?? null,
-    torch_dtype: dtype,
-    dtype,
+    ...writeSharedKeys(config, dtype),
   };
 }
 

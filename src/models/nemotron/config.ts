@@ -15,6 +15,7 @@ import {
   refuseOthers,
   rotaryKeys,
   tokenIdKey,
+  writeSharedKeys,
   writeRotary,
 } from "../common/configKeys.ts";
 
@@ -91,13 +92,7 @@ export function writeNemotronConfig(config: DecoderConfig, dtype: string): Recor
     ...writeRotary(rotary, { fraction: rotary.rotaryDim / config.headDim }),
     attention_bias: config.biases.qkv,
     mlp_bias: config.biases.mlp,
-    tie_word_embeddings: config.tiesEmbeddings,
-    use_cache: true,
-    bos_token_id: config.bosId ?? null,
-    eos_token_id: config.eosId ?? null,
-    pad_token_id: config.padId ?? null,
-    torch_dtype: dtype,
-    dtype,
+    ...writeSharedKeys(config, dtype),
   };
 }
 

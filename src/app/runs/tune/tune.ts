@@ -249,25 +249,7 @@ async function trainTuning(
       },
       events: {
         stepEnd: (step) => {
-          const {
-            step: number,
-            tokens,
-            loss,
-            learningRate,
-            gradientNorm,
-            tokensPerSecond,
-            skippedSteps,
-          } = step;
-          metrics.write({
-            kind: "train",
-            step: number,
-            tokens,
-            loss,
-            learningRate,
-            gradientNorm,
-            tokensPerSecond,
-            skippedSteps,
-          });
+          metrics.writeStep(step);
           progress.step(step);
         },
         evaluate: ({ step, tokensSeen: tokens }) => {
