@@ -4,12 +4,19 @@
  *
  * With dropout, only the low-rank path sees the dropped input. The bias is added behind the scaling.
  */
-import { lowRankLinear, ParameterStore, scaleColumns, Storage, Tensor } from "../../tensor/index.ts";
+import {
+  dropout,
+  matmulInto,
+  lowRankLinear,
+  ParameterStore,
+  scaleColumns,
+  Storage,
+  Tensor,
+} from "../../tensor/index.ts";
 import type { Context, LowRankUpdate, ParameterSpec } from "../../tensor/index.ts";
 import { dtypeBytes } from "../../base/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
-import { dropout } from "../../tensor/index.ts";
 import { Adapter } from "./adapter.ts";
 import type { AdapterOptions, AdapterTensor } from "./adapter.ts";
 import type { LoraConfig } from "./config.ts";
@@ -136,21 +143,15 @@ export class DoraAdapter extends Adapter {
       const changed = context.empty([numOutputs, numInputs], weight.dtype);
       const rows = weight.at(outputStart * numInputs);
       context.device.run("convert", { x: rows, y: changed, numElements: changed.numElements });
-      context.device.run("matmul", {
-        a: this.parameters.get(lowRankB(module)),
-        b: this.parameters.get(lowRankA(place)).at(rankStart * numInputs),
-        c: changed,
-        m: numOutputs,
-        n: numInputs,
-        k: rank,
-        lda: rank,
-        ldb: numInputs,
-        ldc: numInputs,
-        transposeA: 0,
-        transposeB: 0,
-        alpha: scale,
-        beta: 1,
-      });
+      matmulInto(
+        context,
+        {
+          a: this.parameters.get(lowRankB(module)),
+          b: this.parameters.get(lowRankA(place)).at(rankStart * numInputs),
+          c: changed,
+        },
+        { m: numOutputs, n: numInputs, k: rank, alpha: scale, beta: 1 },
+      );
       const norms = context.empty([numOutputs], weight.dtype);
       context.device.run("rowNorms", { x: changed, norms, numRows: numOutputs, width: numInputs });
       return norms;

@@ -3,6 +3,7 @@
  * factors (IA3). The products are the device's, in f32; what is left over is done on the host, a module at a time.
  */
 import { ConfigError } from "../../base/index.ts";
+import { matmulInto } from "../../tensor/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import { layerNames } from "../common/specs.ts";
@@ -75,21 +76,11 @@ function mergeLowRank(
     };
     const a = context.adopt(parameters.get(lowRankA(place)).rows(rankStart, rankStart + rank));
     const changed = wide(weight);
-    context.device.run("matmul", {
-      a: wide(parameters.get(lowRankB(module))),
-      b: wide(a),
-      c: changed,
-      m: numOutputs,
-      n: numInputs,
-      k: rank,
-      lda: rank,
-      ldb: numInputs,
-      ldc: numInputs,
-      transposeA: 0,
-      transposeB: 0,
-      alpha: scale,
-      beta: 1,
-    });
+    matmulInto(
+      context,
+      { a: wide(parameters.get(lowRankB(module))), b: wide(a), c: changed },
+      { m: numOutputs, n: numInputs, k: rank, alpha: scale, beta: 1 },
+    );
     if (adapter instanceof DoraAdapter) {
       const magnitudes = parameters.get(magnitudeName(module)).toArray();
       scaleRows(changed, magnitudes, numInputs);
