@@ -297,8 +297,8 @@ async function main(): Promise<void> {
   );
   printRow(columns);
   const rows: Row[] = [];
-  for (const place of places) {
-    for (const given of cases) {
+  for (const given of cases) {
+    for (const place of places) {
       const row = await measure(place, server, given);
       show(row);
       rows.push(row);
