@@ -38,6 +38,10 @@ class HostProducts implements ProductLibrary {
 
   checkAlgorithm(): undefined {}
 
+  variants() {
+    return [];
+  }
+
   run(
     { operation }: { operation: number },
     operands: Parameters<ProductLibrary["run"]>[1],

@@ -1,5 +1,5 @@
 /** `nautilus bench gpu`: how near the hardware's limits training and inference run, beside PyTorch. */
-import type { Command } from "commander";
+import { Option, type Command } from "commander";
 import type { BenchGpuOptions } from "../runs/benchGpu.ts";
 import { collect, jsonOption, wholeNumber } from "./options.ts";
 
@@ -10,7 +10,18 @@ export function registerBench(program: Command): void {
     .description("matmul, attention, training step, prefill and decode of the 8B model on one GPU")
     .option("--only <name>", "matmul, attention, train, lora, prefill or decode (repeatable)", collect)
     .option("--layers <count>", "layers of the model (fewer for small cards)", wholeNumber(1), 32)
-    .option("--micro-batch <sequences>", "sequences of a training step", wholeNumber(1), 2)
+    .option(
+      "--micro-batch <sequences>",
+      "sequences of a training step (default: 4, or fewer by memory)",
+      wholeNumber(1),
+    )
+    .option("--loss-chunk <MiB>", "memory for the logits of one chunk of the loss", wholeNumber(1), 1024)
+    .addOption(
+      new Option(
+        "--recompute <policy>",
+        "what a training step makes again (default: nothing, or more by memory)",
+      ).choices(["none", "norm-activation", "block"]),
+    )
     .option("--peer <script>", "the PyTorch peer to run for each figure")
     .option("--python <command>", "Python with torch, for the peer", "python3")
     .addOption(jsonOption())

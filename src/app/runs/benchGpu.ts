@@ -10,20 +10,19 @@ import type { Device } from "../../device/index.ts";
 import { checkDecoderConfig, nemotronPreset } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
-import {
-  measureAttention,
-  measureDecode,
-  measureMatmul,
-  measurePrefill,
-  measureTraining,
-} from "./benchModel.ts";
-import type { BenchFigure, TrainingMeasurement } from "./benchModel.ts";
+import type { RecomputePolicy } from "../../tensor/index.ts";
+import { measureAttention, measureDecode, measureMatmul, measurePrefill } from "./benchModel.ts";
+import type { BenchFigure } from "./benchModel.ts";
+import { measureTraining, planTraining } from "./benchTraining.ts";
 
 /** The verb's options. */
 export interface BenchGpuOptions {
   only?: string[];
   layers: number;
-  microBatch: number;
+  microBatch?: number;
+  /** MiB */
+  lossChunk: number;
+  recompute?: RecomputePolicy;
   peer?: string;
   python: string;
   json?: boolean;
@@ -72,11 +71,6 @@ export async function benchGpuCommand(options: BenchGpuOptions): Promise<void> {
 async function measure(name: Name, config: DecoderConfig, options: BenchGpuOptions): Promise<BenchFigure[]> {
   using device: Device = await openDevice({ kind: "cuda" });
   const context = new Context(device);
-  const training: TrainingMeasurement = {
-    config,
-    numSequences: options.microBatch,
-    isFrozen: name === "lora",
-  };
   switch (name) {
     case "matmul":
       return measureMatmul(context);
@@ -84,7 +78,16 @@ async function measure(name: Name, config: DecoderConfig, options: BenchGpuOptio
       return measureAttention(context);
     case "train":
     case "lora":
-      return measureTraining(context, training);
+      return measureTraining(
+        context,
+        planTraining(device, {
+          config,
+          isFrozen: name === "lora",
+          chunkBytes: options.lossChunk * 2 ** 20,
+          numSequences: options.microBatch,
+          recompute: options.recompute,
+        }),
+      );
     case "prefill":
       return measurePrefill(context, config);
     case "decode":

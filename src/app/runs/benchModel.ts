@@ -1,11 +1,9 @@
 /** The measurements behind `nautilus bench gpu`: each times work on random values, best of several runs, device idle before and after. */
-import { formatBytes } from "../../base/index.ts";
 import { ModelRunner, SteadyBatch } from "../../infer/index.ts";
-import { countMatmulParameters, Decoder, operationsPerToken, trainingMemory } from "../../models/index.ts";
+import { countMatmulParameters, Decoder, operationsPerToken } from "../../models/index.ts";
 import type { DecoderConfig } from "../../models/index.ts";
 import { matmulInto, selfAttention, Tape, watch } from "../../tensor/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
-import { AdamW, TrainingStep } from "../../train/index.ts";
 
 export interface BenchFigure {
   name: string;
@@ -22,11 +20,11 @@ export interface BenchFigure {
 
 /** Of one H200: bf16 dense rate by the datasheet, matmul rate and read bandwidth as measured (docs/performance.md). */
 const peakTflops = 989;
-const matmulTflops = 787;
+export const matmulTflops = 787;
 const bandwidthBytes = 4.45e12;
 
 /** Seconds of one call, the best of `numRuns` after a warm-up, each over `perRun` calls in a row. */
-function time(
+export function time(
   context: Context,
   body: () => void,
   { numRuns = 5, perRun = 1 }: { numRuns?: number; perRun?: number } = {},
@@ -115,126 +113,6 @@ export function measureAttention(context: Context): BenchFigure[] {
       figure("attention forward", operations / forward / 1e12, "fwd_tflops"),
       figure("attention backward", (2.5 * operations) / (both - forward) / 1e12, "bwd_tflops"),
     ];
-  });
-}
-
-export interface TrainingMeasurement {
-  config: DecoderConfig;
-  numSequences: number;
-  /** Frozen weights: forward and backward to the input alone, as LoRA has it without its own small matrices. */
-  isFrozen: boolean;
-}
-
-/** A whole step at 4,096 with clip and update (bf16 states, stochastic rounding), or forward and backward through frozen weights. */
-export function measureTraining(
-  context: Context,
-  { config, numSequences, isFrozen }: TrainingMeasurement,
-): BenchFigure[] {
-  const sequenceLength = config.maxPositions;
-  const numTokens = numSequences * sequenceLength;
-  context.device.resetPeakMemory();
-  using decoder = new Decoder(
-    context,
-    config,
-    isFrozen ? { dtype: "bf16" } : { dtype: "bf16", gradientDtype: "bf16" },
-  );
-  decoder.parameters.initialise(1);
-  const tokens = Int32Array.from({ length: numTokens }, (_, row) => (row * 7919 + 13) % config.vocabSize);
-  const targets = Int32Array.from(tokens, (_, row) => (row * 104729 + 7) % config.vocabSize);
-  const batch = { tokens, targets, numSequences, sequenceLength };
-  const seconds = isFrozen ? timeFrozen(context, decoder, batch) : timeStep(context, decoder, batch);
-  const { training } = operationsPerToken(config, sequenceLength);
-  // Frozen weights take no weight gradient: a third of the matrix work is not there.
-  const attention = training - 6 * countMatmulParameters(config);
-  const operations = isFrozen ? 4 * countMatmulParameters(config) + attention : training;
-  const value = numTokens / seconds;
-  const { peakLiveBytes } = context.device.memory();
-  const estimate = trainingMemory(config, {
-    ...trainingStates,
-    numRows: numTokens,
-    chunkBytes: lossChunkBytes,
-  });
-  const memory = isFrozen
-    ? formatBytes(peakLiveBytes)
-    : `${formatBytes(peakLiveBytes)} (estimated ${formatBytes(estimate.total)})`;
-  return [
-    {
-      name: isFrozen ? "lora-shaped step" : "train step",
-      value,
-      unit: "tok/s",
-      limit: (matmulTflops * 1e12) / operations,
-      details: `${((value * operations) / 1e12).toFixed(0)} TFLOP/s, ${(seconds * 1e3).toFixed(0)} ms, ${memory}`,
-      isPeerLine: (line) => line["what"] === (isFrozen ? "lora" : "train"),
-      peerField: "tokens_per_s",
-    },
-  ];
-}
-
-/** The 8 bytes a parameter: bf16 weights, gradients and moments, stochastic rounding. */
-const trainingStates = {
-  dtype: "bf16",
-  gradientDtype: "bf16",
-  moments: "bf16",
-  master: false,
-  recompute: "none",
-} as const;
-const lossChunkBytes = 2 ** 30;
-
-type Batch = Parameters<TrainingStep["run"]>[0][number];
-
-function timeStep(context: Context, decoder: Decoder, batch: Batch): number {
-  using optimizer = new AdamW(context, decoder.parameters, {
-    betas: [0.9, 0.95],
-    eps: 1e-8,
-    weightDecay: 0.1,
-    clip: 1,
-    moments: trainingStates.moments,
-    master: trainingStates.master,
-  });
-  using step = new TrainingStep(context, {
-    decoder,
-    optimizer,
-    recompute: trainingStates.recompute,
-    chunkBytes: lossChunkBytes,
-  });
-  let count = 0;
-  return time(
-    context,
-    () => {
-      count++;
-      step.run([batch], { step: count, learningRate: 1e-5, seed: 1, skipAboveNorm: 0 });
-    },
-    { numRuns: 4, perRun: 2 },
-  );
-}
-
-function timeFrozen(
-  context: Context,
-  decoder: Decoder,
-  { tokens, targets, numSequences, sequenceLength }: Batch,
-): number {
-  const upload = (values: Int32Array): Tensor => context.tensor(values, [values.length], "i32");
-  return context.scope(() => {
-    const positions = upload(tokens.map((_, row) => row % sequenceLength));
-    const sequences = { tokens: upload(tokens), positions, numSequences, sequenceLength };
-    const wanted = upload(targets);
-    return time(
-      context,
-      () =>
-        context.scope(() => {
-          using tape = new Tape("norm-activation");
-          context.withTape(tape, () =>
-            decoder.loss(context, sequences, {
-              targets: wanted,
-              gradientScale: 1 / tokens.length,
-              chunkBytes: lossChunkBytes,
-              reachesEmbedding: true,
-            }),
-          );
-          tape.backward(context);
-        }),
-      { numRuns: 4, perRun: 2 },
-    );
   });
 }
 

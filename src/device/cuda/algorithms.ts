@@ -11,13 +11,16 @@ export interface TimedAlgorithm {
   readonly microseconds: number;
 }
 
+/** Of the search; entries of an earlier one are timed again. */
+const searchVersion = 2;
+
 export class AlgorithmCache {
   readonly path: string;
   #entries: Map<string, TimedAlgorithm> | undefined;
 
   constructor(gpuName: string, libraryVersion: number) {
     const name = gpuName.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
-    this.path = cacheFolder("cuda", `matmul-${name}-${libraryVersion}.json`);
+    this.path = cacheFolder("cuda", `matmul-v${searchVersion}-${name}-${libraryVersion}.json`);
   }
 
   get(key: string): TimedAlgorithm | undefined {

@@ -14,11 +14,13 @@ import { addressOf, type LaunchContext } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
 import { NativeWords } from "./native.ts";
 import type { CudaSession } from "./session.ts";
-import { timeAlgorithms } from "./tuning.ts";
+import { isLasting, timeAlgorithms } from "./tuning.ts";
 
 /** Enough for every split of the shapes of an 8B model; the library recommends 32 MiB on Hopper. */
 const workspaceBytes = 64 * 2 ** 20;
 const numCandidates = 12;
+/** Of products that are timed under lasting load. */
+const numLastingCandidates = 36;
 /** Products of less work than this take a few microseconds whatever the algorithm. */
 const leastTimedFlops = 2e8;
 
@@ -55,7 +57,15 @@ function operandOf(tensor: TensorArgument): Operand {
 /** What is used of cuBLASLt; tests put their own in its place. */
 export type ProductLibrary = Pick<
   CublasLt,
-  "version" | "describe" | "setBias" | "algorithms" | "checkAlgorithm" | "run" | "destroy" | "dispose"
+  | "version"
+  | "describe"
+  | "setBias"
+  | "algorithms"
+  | "checkAlgorithm"
+  | "variants"
+  | "run"
+  | "destroy"
+  | "dispose"
 >;
 
 /** Whether the products of these dtypes are supported: f32 of f32, bf16 or f32 of bf16. */
@@ -265,7 +275,7 @@ export class CudaMatmul {
         return { bytes: Uint8Array.from(cached.bytes), workspaceBytes: neededBytes };
     }
     const candidates = this.#library.algorithms(problem, descriptors, {
-      count: isWorthTiming ? numCandidates : 1,
+      count: isWorthTiming ? (isLasting(problem) ? numLastingCandidates : numCandidates) : 1,
       workspaceBytes,
       isDeterministic: context.isDeterministic,
     });
