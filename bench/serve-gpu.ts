@@ -2,7 +2,7 @@
  * What the server gives from a GPU: output tokens a second at several concurrencies, time to the first token and between tokens, past HTTP
  * (the engine in its thread) and through it (`/v1/completions`, streamed over loopback), each beside the step's physical limit.
  *
- *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http] [--peer transformers_serve_peer.py] [--json]
+ *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--peer transformers_serve_peer.py] [--json]
  *   node bench/serve-gpu.ts --preset nemotron-tiny --device cpu --cases 1:16:16,4:16:16
  *
  * A case is CONCURRENCY:PROMPT:NEW[:ROUNDS] in tokens: so many clients, each with ROUNDS requests one after another, random weights,
@@ -41,6 +41,7 @@ const { values } = parseArgs({
     preset: { type: "string", default: "nemotron-3-8b" },
     device: { type: "string", default: "cuda" },
     cases: { type: "string", default: "1:128:128,16:128:128,64:128:128,256:128:128,64:1000:1000" },
+    "http-cases": { type: "string" },
     "in-process": { type: "boolean", default: false },
     http: { type: "boolean", default: false },
     peer: { type: "string" },
@@ -80,6 +81,10 @@ function parseCases(text: string): ServingCase[] {
     if (parsed.success) return parsed.data;
     throw new ConfigError("bench", `--cases: expected CONCURRENCY:PROMPT:NEW[:ROUNDS], got '${part}'`);
   });
+}
+
+function nameOf({ concurrency, numPrompt, numNew, rounds }: ServingCase): string {
+  return [concurrency, numPrompt, numNew, rounds].join(":");
 }
 
 const maybeNumber = (text: string | undefined): number | undefined =>
@@ -246,12 +251,11 @@ function printRow(cells: readonly string[]): void {
 }
 
 function show({ place, case: given, figures, ...row }: Row): void {
-  const { concurrency, numPrompt, numNew, rounds } = given;
   const share = (limit: number): string => `${((100 * figures.tokensPerSecond) / limit).toFixed(0)} %`;
   const { firstTokenMs, betweenMs } = figures;
   printRow([
     place,
-    `${concurrency}:${numPrompt}:${numNew}:${rounds}`,
+    nameOf(given),
     figures.tokensPerSecond.toFixed(0),
     share(row.limit),
     share(row.limitWithPrompts),
@@ -279,6 +283,7 @@ function runPeer(script: string): void {
 
 async function main(): Promise<void> {
   const cases = parseCases(values.cases);
+  const throughHttp = new Set(parseCases(values["http-cases"] ?? values.cases).map(nameOf));
   const places: Place[] =
     values["in-process"] === values.http ? ["in process", "http"] : values.http ? ["http"] : ["in process"];
   const server = new Server(settingsFor(cases));
@@ -299,6 +304,7 @@ async function main(): Promise<void> {
   const rows: Row[] = [];
   for (const given of cases) {
     for (const place of places) {
+      if (place === "http" && !throughHttp.has(nameOf(given))) continue;
       const row = await measure(place, server, given);
       show(row);
       rows.push(row);
