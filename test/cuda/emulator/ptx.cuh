@@ -38,6 +38,7 @@ inline uint4 load_16_streaming(const void* address) {
   expect_aligned(address, 16);
   return *static_cast<const uint4*>(address);
 }
+inline uint4 load_16_once(const void* address) { return load_16_streaming(address); }
 inline uint2 load_8_streaming(const void* address) {
   expect_aligned(address, 8);
   return *static_cast<const uint2*>(address);

@@ -73,6 +73,14 @@ __device__ __forceinline__ uint4 load_16_streaming(const void* address) {
                : "l"(address));
   return raw;
 }
+// For data that is not read again at all: leaves the second-level cache, too.
+__device__ __forceinline__ uint4 load_16_once(const void* address) {
+  uint4 raw;
+  asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "l"(address));
+  return raw;
+}
 __device__ __forceinline__ uint2 load_8_streaming(const void* address) {
   uint2 raw;
   asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(raw.x), "=r"(raw.y) : "l"(address));
