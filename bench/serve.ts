@@ -12,18 +12,19 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { Agent, request } from "node:http";
+import { Agent } from "node:http";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { ConfigError, RandomStream } from "../src/base/index.ts";
+import { ask, percentile } from "./serve-client.ts";
+import type { Timing } from "./serve-client.ts";
 
 const meanPromptTokens = 161;
 const meanAnswerTokens = 338;
 /** Of the logarithm: long tails, as conversations have. */
 const spread = 1;
 const mostRequests = 20_000;
-const answerLimitMs = 300_000;
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -37,69 +38,6 @@ const { positionals, values } = parseArgs({
     "step-ms": { type: "string" },
   },
 });
-
-interface Timing {
-  startMs: number;
-  firstMs: number | undefined;
-  gapsMs: number[];
-  endMs: number;
-  status: number;
-  isWhole: boolean;
-  numTokens: number;
-}
-
-/** One streamed completion over a connection of `agent`. Every event is counted as one token. */
-function ask(url: string, agent: Agent, body: object): Promise<Timing> {
-  const startMs = performance.now();
-  const timing: Timing = {
-    startMs,
-    firstMs: undefined,
-    gapsMs: [],
-    endMs: 0,
-    status: 0,
-    isWhole: false,
-    numTokens: 0,
-  };
-  return new Promise((resolve) => {
-    const end = (): void => {
-      timing.endMs = performance.now();
-      resolve(timing);
-    };
-    const text = JSON.stringify(body);
-    const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(text) };
-    const asked = request(`${url}/v1/completions`, {
-      method: "POST",
-      agent,
-      headers,
-      timeout: answerLimitMs,
-    });
-    asked.on("response", (answer) => {
-      timing.status = answer.statusCode ?? 0;
-      let lastMs: number | undefined;
-      answer.setEncoding("utf8");
-      answer.on("data", (chunk: string) => {
-        const nowMs = performance.now();
-        timing.firstMs ??= nowMs;
-        if (lastMs !== undefined) timing.gapsMs.push(nowMs - lastMs);
-        lastMs = nowMs;
-        timing.numTokens += chunk.split("\n\n").length - 1;
-        if (
-          chunk.includes("[DONE]") ||
-          answer.headers["content-type"]?.startsWith("application/json") === true
-        )
-          timing.isWhole = true;
-      });
-      answer.on("end", end);
-      answer.on("error", end);
-    });
-    asked.on("error", end);
-    asked.end(text);
-  });
-}
-
-function percentile(sorted: readonly number[], share: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? NaN;
-}
 
 function line(name: string, times: readonly number[]): string {
   const sorted = times.toSorted((a, b) => a - b);

@@ -130,6 +130,12 @@ describe("adapters behind the server", () => {
     await engine.loadAdapter("again", adapterFolder("one"));
     expect(await textsOf(client, ["base:again", "base:two", "base"])).toEqual(alone);
     await expect(engine.loadAdapter("third", adapterFolder("two"))).rejects.toThrow(/at most 2 adapters/);
+
+    // A new worker begins with the adapters of the start; the exchange is made again.
+    await workers[1].terminate();
+    await expect.poll(() => engine.numRestarts === 2 && engine.isReady, { timeout: 20_000 }).toBe(true);
+    expect(engine.info.adapters.toSorted()).toEqual(["again", "two"]);
+    expect(await textsOf(client, ["base:again", "base:two", "base"])).toEqual(alone);
   }, 60_000);
 });
 
@@ -150,7 +156,17 @@ describe("nautilus serve --adapter", () => {
     ];
     const child = spawn(
       process.execPath,
-      [program, "serve", ...options, "--no-playground", "--log-level", "silent", ...adapters],
+      [
+        program,
+        "serve",
+        ...options,
+        "--grpc-port",
+        "0",
+        "--no-playground",
+        "--log-level",
+        "silent",
+        ...adapters,
+      ],
       {
         stdio: ["ignore", "pipe", "inherit"],
       },
@@ -163,6 +179,7 @@ describe("nautilus serve --adapter", () => {
         if (page.includes("Ctrl-C")) break;
       }
       const baseURL = /http:\S+\/v1/.exec(page)?.[0] ?? "";
+      expect(Number(/gRPC on port (\d+)/.exec(page)?.[1])).toBeGreaterThan(0);
       const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
       const listed: string[] = [];
       for await (const { id } of client.models.list()) listed.push(id);

@@ -132,6 +132,7 @@ export class FakeEngine implements Engine {
       numSteps: this.#totals.numSteps,
       stepSeconds: 0,
       hostSeconds: 0,
+      waitSeconds: 0,
     };
   }
 

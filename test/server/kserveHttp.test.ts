@@ -379,6 +379,13 @@ describe("forms of bodies", () => {
     });
     expect(list.value).toMatchObject({ outputs: ["one two", "one two"] });
     expect(engine.requests[1].sampling).toMatchObject({ maxTokens: 5, temperature: 0.5 });
+    const stopped = await postJson(server, "/v2/models/fake/generate", {
+      text_input: "a",
+      parameters: { stop: [" two", "!"] },
+    });
+    expect(stopped.value).toMatchObject({ text_output: "one" });
+    const single = await postJson(server, "/v2/models/fake/generate", { text_input: "a", stop: "e" });
+    expect(single.value).toMatchObject({ text_output: "on" });
     const whole = await server.app.request("/v2/models/fake/generate_stream", {
       method: "POST",
       body: JSON.stringify({ text_input: "a" }),

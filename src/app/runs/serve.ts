@@ -77,8 +77,8 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   });
   // The page for people comes first; from then on, a second signal ends at once.
   using stop = stopSignal("Ending: running requests may finish. Again to end at once.");
-  const [url] = await running.start();
-  process.stdout.write(startPage(url, models, options));
+  const [url, grpcUrl] = await running.start();
+  process.stdout.write(startPage({ url, grpcUrl }, models, options));
   await aborted(stop.signal);
   await running.stop();
 }
@@ -151,7 +151,11 @@ function textIn(folder: string, pattern: RegExp): string | undefined {
   return name === undefined ? undefined : readText("serve", join(folder, name));
 }
 
-function startPage(url: string, models: readonly ServedModel[], options: ServeCliOptions): string {
+function startPage(
+  { url, grpcUrl }: { url: string; grpcUrl: string | undefined },
+  models: readonly ServedModel[],
+  options: ServeCliOptions,
+): string {
   return startScreen({
     url,
     models: models.map(({ name, engine: { info } }) => ({
@@ -159,7 +163,8 @@ function startPage(url: string, models: readonly ServedModel[], options: ServeCl
       name,
       dtype: options.quantise ?? info.dtype,
     })),
-    grpcPort: options.grpcPort,
+    // The port that was bound: 0 asks for any.
+    grpcPort: grpcUrl === undefined ? undefined : Number(grpcUrl.slice(grpcUrl.lastIndexOf(":") + 1)),
     hasPlayground: options.playground,
     needsKey: (options.apiKey ?? []).length > 0 || (process.env["NAUTILUS_API_KEY"] ?? "") !== "",
   });

@@ -148,6 +148,7 @@ export class ServerMetrics implements Disposable {
     engine("preemptions", "Sequences put back for want of cache, in all", (s) => s.numPreemptions);
     engine("steps", "Steps of the engine, in all", (s) => s.numSteps);
     engine("step_seconds", "Seconds inside steps, in all", (s) => s.stepSeconds);
+    engine("wait_seconds", "Seconds of steps spent waiting for results, in all", (s) => s.waitSeconds);
     engine("host_seconds", "Seconds in the scheduler's own code, in all", (s) => s.hostSeconds);
     const rate: Gauge<"model"> = new Gauge({
       name: "nautilus_generated_tokens_per_second",

@@ -81,6 +81,8 @@ export interface EngineStatistics {
   /** Seconds inside steps: on the device, and in the scheduler's own code. */
   stepSeconds: number;
   hostSeconds: number;
+  /** Of stepSeconds: waiting for results. The rest packs and queues. */
+  waitSeconds: number;
 }
 
 /** What a server shows of the model behind an engine. */

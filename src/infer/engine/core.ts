@@ -80,6 +80,7 @@ export class EngineCore implements Engine {
     numSteps: 0,
     stepSeconds: 0,
     hostSeconds: 0,
+    waitSeconds: 0,
   };
   #numArrivals = 0;
   #loop: Promise<void> | undefined;
@@ -258,6 +259,7 @@ export class EngineCore implements Engine {
     const result = pending.wait();
     const waitedMs = performance.now();
     this.#totals.stepSeconds += (waitedMs - startMs) / 1000;
+    this.#totals.waitSeconds += (waitedMs - startMs) / 1000;
     this.#deliver(step, result);
     this.#totals.hostSeconds += (performance.now() - waitedMs) / 1000;
   }

@@ -115,7 +115,8 @@ class EngineServer {
     this.#events.push({ id, event });
     if (this.#isFlushing) return;
     this.#isFlushing = true;
-    setImmediate(() => this.#flush());
+    // When all that a step gave is here, and before the next step is waited for: an immediate would come after the engine's own.
+    process.nextTick(() => this.#flush());
   }
 
   #flush(): void {

@@ -1,6 +1,6 @@
 /**
  * An engine in a worker thread, as an engine: the calling thread passes messages and computes nothing. When the worker dies, what was
- * under way fails, and another worker is started; until it is ready requests are refused.
+ * under way fails, and another worker is started and given the adapters that were loaded meanwhile; until it is ready requests are refused.
  *
  * A consumer that reads slowly holds no worker up: what waits for it is at most the tokens it asked for.
  */
@@ -37,7 +37,11 @@ export class ThreadedEngine implements Engine {
   readonly #streams = new Map<number, EventQueue<EngineEvent>>();
   readonly #calls = new Map<number, Call>();
   #worker: Worker;
+  /** The worker between being ready and its end. */
+  #running: Worker | undefined;
   #state: State | undefined;
+  /** What was loaded (its folder) and taken away (undefined) since the engine was opened, in order. */
+  readonly #adapterChanges = new Map<string, string | undefined>();
   #isReady = false;
   #isClosing = false;
   #restartMs: number;
@@ -112,10 +116,35 @@ export class ThreadedEngine implements Engine {
 
   async loadAdapter(name: string, folder: string): Promise<void> {
     await this.#call((id) => ({ type: "load-adapter", id, name, folder }));
+    this.#noteAdapter(name, folder);
   }
 
   async unloadAdapter(name: string): Promise<void> {
     await this.#call((id) => ({ type: "unload-adapter", id, name }));
+    this.#noteAdapter(name, undefined);
+  }
+
+  #noteAdapter(name: string, folder: string | undefined): void {
+    this.#adapterChanges.delete(name);
+    this.#adapterChanges.set(name, folder);
+  }
+
+  /** Brings a new worker's adapters to where the last one's were. What cannot be loaded any more is left out. */
+  async #restoreAdapters(worker: Worker): Promise<void> {
+    for (const [name, folder] of [...this.#adapterChanges]) {
+      const id = this.#nextId++;
+      const message: ToEngine =
+        folder === undefined
+          ? { type: "unload-adapter", id, name }
+          : { type: "load-adapter", id, name, folder };
+      const isDone = await new Promise<boolean>((resolve) => {
+        this.#calls.set(id, { resolve: () => resolve(true), reject: () => resolve(false) });
+        worker.postMessage(message, []);
+      });
+      if (this.#running !== worker) return;
+      if (!isDone) this.#adapterChanges.delete(name);
+    }
+    this.#isReady = true;
   }
 
   #call(message: (id: number) => ToEngine): Promise<Float32Array[] | undefined> {
@@ -165,7 +194,9 @@ export class ThreadedEngine implements Engine {
     switch (message.type) {
       case "ready":
         this.#state = message.state;
-        this.#isReady = true;
+        this.#running = this.#worker;
+        if (this.#adapterChanges.size === 0) this.#isReady = true;
+        else void this.#restoreAdapters(this.#worker);
         this.#restartMs = this.#options.restartMs ?? 100;
         break;
       case "state":
@@ -193,6 +224,7 @@ export class ThreadedEngine implements Engine {
 
   #onExit(reason: unknown): void {
     this.#isReady = false;
+    this.#running = undefined;
     const failure = failureOf(reason);
     for (const events of this.#streams.values()) events.fail(failure);
     for (const { reject } of this.#calls.values()) reject(failure);

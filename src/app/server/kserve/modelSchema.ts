@@ -51,6 +51,7 @@ const ofInputs = {
   length_penalty: "FP32",
   stream: "BOOL",
   streaming: "BOOL",
+  stop: "BYTES",
 } as const satisfies Record<string, Datatype>;
 
 export type InputName = keyof typeof ofInputs;

@@ -299,7 +299,7 @@ function atLeastOne(numTop: number, numJson: number | undefined): number | undef
 
 /** Stop strings: [words, 1] or [words] go for all prompts, as NeMo sends them; [N, words] for each its own. */
 function stopsOf(inputs: Inputs, numRows: number, row: number): string[] {
-  const names = ["stop_words_list", "stop_words", "end_strings"] as const;
+  const names = ["stop_words_list", "stop_words", "end_strings", "stop"] as const;
   const all = names.flatMap((name) => {
     const tensor = inputs.tensor(name);
     return tensor === undefined ? [] : rowOrAll(tensor, numRows, row);
