@@ -1,6 +1,15 @@
 /** Launcher of crossEntropy. */
 import { dtypeBytes } from "../../../base/index.ts";
-import { f32, floatDtype, i32, i64, perFloat, pointer, type CudaKernels, type LaunchContext } from "../launcher.ts";
+import {
+  f32,
+  floatDtype,
+  i32,
+  i64,
+  perFloat,
+  pointer,
+  type CudaKernels,
+  type LaunchContext,
+} from "../launcher.ts";
 
 const crossEntropyKernels = perFloat("cross_entropy.cu", "cross_entropy");
 
@@ -11,7 +20,10 @@ const stepBytes = 16 * packsPerStep * threads;
 
 /** Steps of a row that wait in shared memory for its second pass. */
 function keptSteps(context: LaunchContext, rowBytes: number): number {
-  return Math.min(Math.ceil(rowBytes / stepBytes), Math.floor((context.sharedMemoryLimit - 1024) / stepBytes));
+  return Math.min(
+    Math.ceil(rowBytes / stepBytes),
+    Math.floor((context.sharedMemoryLimit - 1024) / stepBytes),
+  );
 }
 
 export const lossKernels = {
