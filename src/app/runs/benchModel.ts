@@ -47,6 +47,29 @@ function random(context: Context, shape: readonly number[], seed: number, std = 
   return y;
 }
 
+/**
+ * Seconds of a call as the peer's benchmark counts it: about 0.1 s of calls on a card that was idle before, each after a fill of 256 MiB,
+ * whose own time is taken off.
+ */
+function timeFlushed(context: Context, body: () => void): number {
+  const options = { numRuns: 1, perRun: 60 };
+  return context.scope(() => {
+    const y = context.empty([2 ** 27], "bf16");
+    const flush = (): void => context.device.run("fill", { y, numElements: y.numElements, value: 0 });
+    const fill = time(context, flush, options);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
+    const both = time(
+      context,
+      () => {
+        flush();
+        body();
+      },
+      options,
+    );
+    return both - fill;
+  });
+}
+
 export function measureMatmul(context: Context): BenchFigure[] {
   const shapes = [
     { m: 8192, n: 8192, k: 8192 },
@@ -62,14 +85,15 @@ export function measureMatmul(context: Context): BenchFigure[] {
         random(context, [n, k], 2),
         context.empty([m, n], "bf16"),
       ];
-      const seconds = time(context, () => matmulInto(context, { a, b, c }, { ...shape, transposeB: true }), {
-        perRun: 20,
-      });
+      const product = (): void => matmulInto(context, { a, b, c }, { ...shape, transposeB: true });
+      const lasting = time(context, product, { perRun: 20 });
+      const seconds = timeFlushed(context, product);
       return {
         name: `matmul ${m}x${n}x${k}`,
         value: (2 * m * n * k) / seconds / 1e12,
         unit: "TFLOP/s",
         limit: peakTflops,
+        details: `${((2 * m * n * k) / lasting / 1e12).toFixed(0)} back to back`,
         isPeerLine: (line) =>
           line["what"] === "gemm" && line["M"] === m && line["N"] === n && line["K"] === k,
         peerField: "tflops",

@@ -24,6 +24,8 @@ inline float f16_value(uint16_t bits) {
 }
 inline float max_nan(float a, float b) { return a != a ? a : b != b ? b : a > b ? a : b; }
 inline float fast_sqrt(float x) { return std::sqrt(x); }
+inline float fast_reciprocal(float x) { return 1.0f / x; }
+inline uint32_t upper_halves(uint32_t low, uint32_t high) { return (low >> 16) | (high & 0xffff0000u); }
 inline float fast_exp2(float x) {
   const float y = std::exp2(x);
   return std::fabs(y) < 1.17549435e-38f ? 0.0f : y;
@@ -36,6 +38,7 @@ inline uint4 load_16_streaming(const void* address) {
   expect_aligned(address, 16);
   return *static_cast<const uint4*>(address);
 }
+inline uint4 load_16_once(const void* address) { return load_16_streaming(address); }
 inline uint2 load_8_streaming(const void* address) {
   expect_aligned(address, 8);
   return *static_cast<const uint2*>(address);

@@ -120,3 +120,65 @@ __device__ __forceinline__ void step(const Adamw& args) {
 
 extern "C" __global__ void __launch_bounds__(threads) adamw_nearest(Adamw args) { step<false>(args); }
 extern "C" __global__ void __launch_bounds__(threads) adamw_stochastic(Adamw args) { step<true>(args); }
+
+// ---- weights, gradients and moments in bf16 without a master: 14 bytes an element, which is what bounds a step's update ----
+
+// The bits whose upper half is the stochastic rounding of x to bf16. Infinity has nothing below its upper half to carry; NaN may.
+__device__ __forceinline__ uint32_t stochastic_bits(float x, uint32_t random_16) {
+  const uint32_t bits = __float_as_uint(x);
+  return x == x ? bits + random_16 : bits;
+}
+
+// Everything is aligned to 16 bytes. A thread takes eight neighbours at once, a whole access of each operand.
+extern "C" __global__ void __launch_bounds__(threads) adamw_bf16(Adamw args) {
+  const float coefficient = args.coefficient[0];
+  if (!isfinite(coefficient)) return;
+  constexpr int count = Pack<bf16>::count;
+  bf16 *w_address = static_cast<bf16*>(args.param), *m_address = static_cast<bf16*>(args.m),
+       *v_address = static_cast<bf16*>(args.v);
+  const bf16* g_address = static_cast<const bf16*>(args.grad);
+  const int64_t num_packs = args.num_elements / count;
+  const int64_t pack = int64_t(blockIdx.x) * threads + threadIdx.x;
+  const float rate = args.learning_rate * args.correction1, decay = -args.learning_rate * args.weight_decay;
+  const auto update_one = [&](float g, float& w, float& m, float& v) {
+    g *= coefficient;
+    m = args.beta1 * m + args.one_minus_beta1 * g;
+    v = args.beta2 * v + args.one_minus_beta2 * g * g;
+    w += decay * w - rate * m * fast_reciprocal(fast_sqrt(v * args.correction2) + args.eps);
+  };
+  if (pack < num_packs) {
+    const int64_t at = pack * count;
+    const Pack<bf16> raw_g = load_pack_streaming(g_address + at), raw_w = load_pack_streaming(w_address + at),
+                     raw_m = load_pack_streaming(m_address + at), raw_v = load_pack_streaming(v_address + at);
+    const uint4 random[2] = {philox(args.seed, args.counter + 2 * pack), philox(args.seed, args.counter + 2 * pack + 1)};
+    float g[count], w[count], m[count], v[count];
+    unpack(raw_g, g);
+    unpack(raw_w, w);
+    unpack(raw_m, m);
+    unpack(raw_v, v);
+    uint32_t w_bits[count], v_bits[count];
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+      update_one(g[i], w[i], m[i], v[i]);
+      const uint32_t word = word_of(random[i / 4], i % 4);
+      w_bits[i] = stochastic_bits(w[i], word & 0xffffu);
+      v_bits[i] = stochastic_bits(v[i], word >> 16);
+    }
+    const auto halves = [](const uint32_t(&bits)[count]) {
+      return as_pack<bf16>({upper_halves(bits[0], bits[1]), upper_halves(bits[2], bits[3]),
+                            upper_halves(bits[4], bits[5]), upper_halves(bits[6], bits[7])});
+    };
+    store_pack_streaming(m_address + at, pack_of(m));
+    store_pack_streaming(v_address + at, halves(v_bits));
+    store_pack_streaming(w_address + at, halves(w_bits));
+  }
+  // The last few elements, by the first block.
+  const int64_t i = num_packs * count + threadIdx.x;
+  if (blockIdx.x != 0 || i >= args.num_elements) return;
+  float w = to_float(w_address[i]), m = to_float(m_address[i]), v = to_float(v_address[i]);
+  update_one(to_float(g_address[i]), w, m, v);
+  const uint32_t word = word_of(philox(args.seed, args.counter + i / 4), static_cast<int>(i % 4));
+  m_address[i] = from_float<bf16>(m);
+  v_address[i] = {static_cast<uint16_t>(stochastic_bits(v, word >> 16) >> 16)};
+  w_address[i] = {static_cast<uint16_t>(stochastic_bits(w, word & 0xffffu) >> 16)};
+}

@@ -1,6 +1,7 @@
 // Cross-entropy per row with the gradient written over the logits. One block per row: a first pass keeps a running maximum and the
 // sum of exponentials below it (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018), a second one turns the
-// row into its gradient, from the end backwards, because the end is what the second-level cache still holds. T is the logits' type.
+// row into its gradient, from the end backwards: the first steps of a row wait in shared memory, and its end is what the second-level cache
+// still holds, so that little is read twice from memory. T is the logits' type.
 
 constexpr int threads = 1024;
 constexpr int packs_per_step = 4;
@@ -35,7 +36,7 @@ __device__ __forceinline__ Sum block_merge(Sum own, Sum (&scratch)[32]) {
 
 extern "C" __global__ void __launch_bounds__(threads)
     cross_entropy(T* logits, const int32_t* targets, const float* row_scales, float* losses, int64_t vocab_size,
-                  int ignore_index, int write_gradient, float gradient_scale) {
+                  int ignore_index, int write_gradient, float gradient_scale, int num_kept_steps) {
   __shared__ Sum scratch[32];
   T* row = logits + blockIdx.x * vocab_size;
   const int target = targets[blockIdx.x];
@@ -66,14 +67,21 @@ extern "C" __global__ void __launch_bounds__(threads)
     own.high = high;
     for (int i = 0; i < number; i++) own.sum += weight_of(values[i], high);
   };
+  // Each thread keeps and reads its own packs, so no barrier is needed.
+  const int64_t num_kept_packs = int64_t(num_kept_steps) * threads * packs_per_step;
   for (int64_t first = threadIdx.x; first < num_packs; first += threads * packs_per_step) {
+    const bool is_kept = first < num_kept_packs;
     Pack<T> packs[packs_per_step];
-#pragma unroll
-    for (int p = 0; p < packs_per_step; p++)
-      if (first + p * threads < num_packs) packs[p] = load_pack(body + (first + p * threads) * count);
 #pragma unroll
     for (int p = 0; p < packs_per_step; p++) {
       if (first + p * threads >= num_packs) continue;
+      const T* at = body + (first + p * threads) * count;
+      packs[p] = is_kept ? as_pack<T>(load_16_once(at)) : load_pack(at);
+    }
+#pragma unroll
+    for (int p = 0; p < packs_per_step; p++) {
+      if (first + p * threads >= num_packs) continue;
+      if (is_kept) dynamic_shared[first + p * threads] = reinterpret_cast<const uint4&>(packs[p]);
       float values[count];
       unpack(packs[p], values);
       take(values, count);
@@ -100,8 +108,11 @@ extern "C" __global__ void __launch_bounds__(threads)
     const int64_t first = step * threads * packs_per_step + threadIdx.x;
     Pack<T> packs[packs_per_step];
 #pragma unroll
-    for (int p = 0; p < packs_per_step; p++)
-      if (first + p * threads < num_packs) packs[p] = load_pack_streaming(body + (first + p * threads) * count);
+    for (int p = 0; p < packs_per_step; p++) {
+      const int64_t pack = first + p * threads;
+      if (pack >= num_packs) continue;
+      packs[p] = step < num_kept_steps ? as_pack<T>(dynamic_shared[pack]) : load_pack_streaming(body + pack * count);
+    }
 #pragma unroll
     for (int p = 0; p < packs_per_step; p++) {
       const int64_t pack = first + p * threads;

@@ -19,6 +19,12 @@ __device__ __forceinline__ uint32_t bf16x2_bits(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
   return y;
 }
+// The upper halves of two words, that of `low` first in memory: two f32 cut to bf16.
+__device__ __forceinline__ uint32_t upper_halves(uint32_t low, uint32_t high) {
+  uint32_t y;
+  asm("prmt.b32 %0, %1, %2, 0x7632;" : "=r"(y) : "r"(low), "r"(high));
+  return y;
+}
 __device__ __forceinline__ uint16_t f16_bits(float x) {
   uint16_t y;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
@@ -44,6 +50,12 @@ __device__ __forceinline__ float fast_sqrt(float x) {
   asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// With a relative error of one unit in the last place; for x below 2^126 (subnormal quotients are zero).
+__device__ __forceinline__ float fast_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // 2^x with a relative error below 2^-22; subnormal results are zero.
 __device__ __forceinline__ float fast_exp2(float x) {
   float y;
@@ -57,6 +69,14 @@ __device__ __forceinline__ float fast_exp2(float x) {
 __device__ __forceinline__ uint4 load_16_streaming(const void* address) {
   uint4 raw;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "l"(address));
+  return raw;
+}
+// For data that is not read again at all: leaves the second-level cache, too.
+__device__ __forceinline__ uint4 load_16_once(const void* address) {
+  uint4 raw;
+  asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
                : "l"(address));
   return raw;

@@ -38,20 +38,20 @@ const rmsNormBackward = family("norm_backward.cu", "rms_norm_backward", [1, 2]);
 const anyThreads = 256;
 const mostThreads = 512;
 
-/** How a row is spread over a block: few threads with several packs keep more loads under way per barrier. */
+/** How a row is spread over a block, no packs for a kernel of any width: few threads with several packs keep more loads under way per barrier. */
 function planRow(
   kernels: Family,
   dtype: "f32" | "bf16",
   { numPacks, hasFewRows = false }: { numPacks: number | undefined; hasFewRows?: boolean },
-): { kernel: KernelReference; block: number } {
+): { kernel: KernelReference; block: number; packs: number } {
   if (numPacks !== undefined) {
     const preferred = numPacks <= 64 || hasFewRows ? 1 : 2;
     for (const [packs, variants] of kernels.packs) {
       const block = wholeWarps(ceilDiv(numPacks, packs));
-      if (packs >= preferred && block <= mostThreads) return { kernel: variants[dtype], block };
+      if (packs >= preferred && block <= mostThreads) return { kernel: variants[dtype], block, packs };
     }
   }
-  return { kernel: kernels.any[dtype], block: anyThreads };
+  return { kernel: kernels.any[dtype], block: anyThreads, packs: 0 };
 }
 
 type ForwardArguments = OpArguments<"rmsNormForward"> & {
@@ -85,6 +85,11 @@ function forward(context: LaunchContext, kernels: Family, args: ForwardArguments
   ]);
 }
 
+/** Rows of dy, x and dsum in shared memory at once: num_stages of norm_backward.cu. */
+function ringRows(packs: number): number {
+  return packs === 1 ? 4 : 2;
+}
+
 type BackwardArguments = OpArguments<"rmsNormBackward"> & {
   mean?: TensorArgument | undefined;
   dbias?: TensorArgument | undefined;
@@ -96,14 +101,17 @@ function backward(context: LaunchContext, kernels: Family, args: BackwardArgumen
   const op = "layerNormBackward";
   const usesPacks = allowsPacks([dy, x, dsum, dx, gain], [width]);
   const numPacks = usesPacks ? width / packSize(x) : undefined;
-  const plan = planRow(kernels, floatDtype(op, x), { numPacks });
-  const blocksPerMultiprocessor = Math.max(1, Math.min(8, Math.floor(512 / plan.block)));
+  // One pack for each thread where a block has threads enough: the kernel's ring keeps loads under way.
+  const plan = planRow(kernels, floatDtype(op, x), { numPacks, hasFewRows: true });
+  const sharedBytes = 16 * 3 * plan.block * plan.packs * ringRows(plan.packs);
+  const threads = plan.packs === 1 ? 1024 : 512;
+  const blocksPerMultiprocessor = Math.max(1, Math.min(8, Math.floor(threads / plan.block)));
   const numBlocks = Math.min(numRows, context.multiprocessorCount * blocksPerMultiprocessor);
   const partialBytes = numBlocks * width * 4;
   const wanted = [dgain, dbias].filter((tensor) => tensor !== undefined).length;
   const dgainPartials = wanted === 0 ? 0 : context.workspace(wanted * partialBytes);
   const dbiasPartials = dgain === undefined ? dgainPartials : dgainPartials + partialBytes;
-  context.launch(plan.kernel, { grid: numBlocks, block: plan.block }, [
+  context.launch(plan.kernel, { grid: numBlocks, block: plan.block, sharedBytes }, [
     pointer(dy),
     pointer(x),
     pointer(gain),
