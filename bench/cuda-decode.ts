@@ -1,6 +1,6 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
- * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts`
+ * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK] ...]`
  */
 import { createCudaDevice } from "../src/device/cuda/index.ts";
 import type { Dtype } from "../src/base/index.ts";
@@ -12,7 +12,6 @@ const ffnWidth = 16_384;
 const numHeads = 32;
 const headDim = 128;
 const vocabSize = 256_000;
-const blockSize = 16;
 const numRepeats = 64;
 
 const device = createCudaDevice();
@@ -52,7 +51,7 @@ function report(label: string, bytes: number, queue: () => void): void {
   );
 }
 
-function benchBatch(batch: number, context: number, maxContext: number): void {
+function benchBatch(batch: number, context: number, maxContext: number, blockSize = 16): void {
   const qkvWidth = 3 * width;
   const qkv = tensor("bf16", batch * qkvWidth, 0.5);
   const x = tensor("bf16", batch * width, 1);
@@ -80,7 +79,7 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
     new Uint8Array(Int32Array.from({ length: batch + 1 }, (_, i) => i).buffer),
   );
   const at = (elements: number): TensorArgument => ({ ...qkv, byteOffset: elements * 2 });
-  const name = `batch ${batch}, context ${context} of ${maxContext}:`;
+  const name = `batch ${batch}, context ${context} of ${maxContext}, blocks of ${blockSize}:`;
   report(`${name} layer norm with addition`, batch * width * 8, () =>
     device.run("layerNormForward", {
       x,
@@ -180,9 +179,14 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
   for (const { buffer } of buffers.splice(0)) buffer.dispose();
 }
 
-benchBatch(1, 160, 1024);
-benchBatch(1, 4096, 4096);
-benchBatch(16, 160, 1024);
-benchBatch(64, 160, 1024);
-benchBatch(64, 4096, 4096);
+const given = process.argv.slice(2).map((text) => text.split(":").map(Number));
+const standard = [
+  [1, 160, 1024],
+  [1, 4096, 4096],
+  [16, 160, 1024],
+  [64, 160, 1024],
+  [64, 4096, 4096],
+];
+for (const [batch, context, maxContext, blockSize] of given.length > 0 ? given : standard)
+  benchBatch(batch, context, maxContext, blockSize);
 device.dispose();
