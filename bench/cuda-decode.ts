@@ -1,7 +1,8 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
- * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts`
+ * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts [--only attention]`
  */
+import { parseArgs } from "node:util";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
 import type { Dtype } from "../src/base/index.ts";
 import type { TensorArgument } from "../src/device/index.ts";
@@ -44,7 +45,10 @@ function measure(queue: () => void): number {
   return best * 1000;
 }
 
+const { values: options } = parseArgs({ options: { only: { type: "string", default: "" } } });
+
 function report(label: string, bytes: number, queue: () => void): void {
+  if (!label.includes(options.only)) return;
   const us = measure(queue);
   const limitUs = bytes / (bandwidth * 1e3);
   console.log(
@@ -184,5 +188,7 @@ benchBatch(1, 160, 1024);
 benchBatch(1, 4096, 4096);
 benchBatch(16, 160, 1024);
 benchBatch(64, 160, 1024);
+benchBatch(256, 192, 1024);
+benchBatch(64, 1500, 2048);
 benchBatch(64, 4096, 4096);
 device.dispose();
