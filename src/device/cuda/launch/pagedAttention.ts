@@ -43,8 +43,8 @@ interface DecodeForm {
 
 /** Many sequences: the blocks themselves fill the GPU. Few: a short context is one step of one block, with no sums over splits. */
 const decodeForms = {
-  narrow: { threads: 128, unroll: 2, residentBlocks: 6, minSplitTokens: 64 },
-  wide: { threads: 512, unroll: 4, residentBlocks: 1, minSplitTokens: 256 },
+  narrow: { threads: 128, unroll: 1, residentBlocks: 8, minSplitTokens: 64 },
+  wide: { threads: 512, unroll: 2, residentBlocks: 1, minSplitTokens: 256 },
 } as const satisfies Readonly<Record<string, DecodeForm>>;
 type DecodeFormName = keyof typeof decodeForms;
 
