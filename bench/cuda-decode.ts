@@ -1,6 +1,7 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
- * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts [--only attention]`
+ * layer queues them, and the time that its bytes take at 4,300 GB/s.
+ * `node bench/cuda-decode.ts [--only attention] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK] ...]`
  */
 import { parseArgs } from "node:util";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
@@ -13,7 +14,6 @@ const ffnWidth = 16_384;
 const numHeads = 32;
 const headDim = 128;
 const vocabSize = 256_000;
-const blockSize = 16;
 const numRepeats = 64;
 
 const device = createCudaDevice();
@@ -45,7 +45,10 @@ function measure(queue: () => void): number {
   return best * 1000;
 }
 
-const { values: options } = parseArgs({ options: { only: { type: "string", default: "" } } });
+const { values: options, positionals: cases } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: "string", default: "" } },
+});
 
 function report(label: string, bytes: number, queue: () => void): void {
   if (!label.includes(options.only)) return;
@@ -56,7 +59,7 @@ function report(label: string, bytes: number, queue: () => void): void {
   );
 }
 
-function benchBatch(batch: number, context: number, maxContext: number): void {
+function benchBatch(batch: number, context: number, maxContext: number, blockSize = 16): void {
   const qkvWidth = 3 * width;
   const qkv = tensor("bf16", batch * qkvWidth, 0.5);
   const x = tensor("bf16", batch * width, 1);
@@ -84,7 +87,7 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
     new Uint8Array(Int32Array.from({ length: batch + 1 }, (_, i) => i).buffer),
   );
   const at = (elements: number): TensorArgument => ({ ...qkv, byteOffset: elements * 2 });
-  const name = `batch ${batch}, context ${context} of ${maxContext}:`;
+  const name = `batch ${batch}, context ${context} of ${maxContext}, blocks of ${blockSize}:`;
   report(`${name} layer norm with addition`, batch * width * 8, () =>
     device.run("layerNormForward", {
       x,
@@ -184,11 +187,16 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
   for (const { buffer } of buffers.splice(0)) buffer.dispose();
 }
 
-benchBatch(1, 160, 1024);
-benchBatch(1, 4096, 4096);
-benchBatch(16, 160, 1024);
-benchBatch(64, 160, 1024);
-benchBatch(256, 192, 1024);
-benchBatch(64, 1500, 2048);
-benchBatch(64, 4096, 4096);
+const given = cases.map((text) => text.split(":").map(Number));
+const standard = [
+  [1, 160, 1024],
+  [1, 4096, 4096],
+  [16, 160, 1024],
+  [64, 160, 1024],
+  [256, 192, 1024],
+  [64, 1500, 2048],
+  [64, 4096, 4096],
+];
+for (const [batch, context, maxContext, blockSize] of given.length > 0 ? given : standard)
+  benchBatch(batch, context, maxContext, blockSize);
 device.dispose();

@@ -65,6 +65,12 @@ export interface MemoryStatistics {
   freeBytes?: number;
 }
 
+/**
+ * Which sizes of an operator a device may stop for, to time how they are best done: what repeats by its nature (graphs, whole tiles of
+ * rows), all that come, or none.
+ */
+export type Tuning = "repeated" | "all" | "none";
+
 export interface Device extends Disposable {
   readonly kind: DeviceKind;
   /** For people: "AMD EPYC, 2 threads, avx512-bf16". */
@@ -92,6 +98,8 @@ export interface Device extends Disposable {
   synchronize(): void;
   /** Records what `record` runs, without running it. Buffers allocated inside stay with the caller. */
   capture(record: () => void): DeviceGraph;
+  /** Runs `body` with another tuning than "repeated"; absent where nothing is ever timed. */
+  withTuning?<Result>(tuning: Tuning, body: () => Result): Result;
   memory(): MemoryStatistics;
   resetPeakMemory(): void;
   /** Gives cached free memory back to the system. */

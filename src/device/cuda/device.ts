@@ -19,6 +19,7 @@ import type {
   MemoryStatistics,
   OpArguments,
   Readback,
+  Tuning,
 } from "../contract.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
@@ -173,6 +174,16 @@ export class CudaDevice implements Device {
       },
     });
     return graph;
+  }
+
+  withTuning<Result>(tuning: Tuning, body: () => Result): Result {
+    const before = this.#context.tuning;
+    this.#context.tuning = tuning;
+    try {
+      return body();
+    } finally {
+      this.#context.tuning = before;
+    }
   }
 
   memory(): MemoryStatistics {

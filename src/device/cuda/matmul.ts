@@ -253,9 +253,9 @@ export class CudaMatmul {
   }
 
   /**
-   * The fastest algorithm as timed before on this kind of machine, else timed now, else the library's first choice. Shapes that
-   * come and go (rows that are no multiple of 64, outside of a graph) are not worth the time; in deterministic mode the choice may
-   * not hang on a clock.
+   * The fastest algorithm as timed before on this kind of machine, else timed now, else the library's first choice. Unless the caller
+   * says otherwise, shapes that come and go (rows that are no multiple of 64, outside of a graph) are not worth the time; in
+   * deterministic mode the choice may not hang on a clock.
    */
   #choose(
     context: LaunchContext,
@@ -263,10 +263,11 @@ export class CudaMatmul {
   ): LtAlgorithm | undefined {
     const { key, problem, descriptors, product } = request;
     const { m, n, k } = product;
+    const isRepeated = context.isCapturing || (m % 64 === 0 && n % 64 === 0 && k % 64 === 0);
     const isWorthTiming =
       !context.isDeterministic &&
       2 * m * n * k >= leastTimedFlops &&
-      (context.isCapturing || (m % 64 === 0 && n % 64 === 0 && k % 64 === 0));
+      (context.tuning === "all" || (context.tuning === "repeated" && isRepeated));
     const cacheKey = `${key}${this.#allowsTf32 && problem.input === "f32" ? " tf32" : ""}`;
     const cached = context.isDeterministic ? undefined : this.#cache.get(cacheKey);
     if (cached !== undefined) {
