@@ -1,8 +1,10 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
- * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
- * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, the sequences' blocks by turns, as they grow in an engine.
+ * layer queues them, and the time that its bytes take at 4,300 GB/s.
+ * `node bench/cuda-decode.ts [--only attention] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
+ * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, with each sequence's blocks in order and far apart.
  */
+import { parseArgs } from "node:util";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
 import type { Dtype } from "../src/base/index.ts";
 import type { TensorArgument } from "../src/device/index.ts";
@@ -44,7 +46,13 @@ function measure(queue: () => void): number {
   return best * 1000;
 }
 
+const { values: options, positionals: cases } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: "string", default: "" } },
+});
+
 function report(label: string, bytes: number, queue: () => void): void {
+  if (!label.includes(options.only)) return;
   const us = measure(queue);
   const limitUs = bytes / (bandwidth * 1e3);
   console.log(
@@ -238,12 +246,14 @@ function benchLayers(
   for (const { buffer } of buffers.splice(0)) buffer.dispose();
 }
 
-const given = process.argv.slice(2).map((text) => text.split(":").map(Number));
+const given = cases.map((text) => text.split(":").map(Number));
 const standard = [
   [1, 160, 1024],
   [1, 4096, 4096],
   [16, 160, 1024],
   [64, 160, 1024],
+  [256, 192, 1024],
+  [64, 1500, 2048],
   [64, 4096, 4096],
 ];
 for (const [batch, context, maxContext, blockSize, numLayers = 1] of given.length > 0 ? given : standard) {
