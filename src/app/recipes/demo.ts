@@ -36,7 +36,7 @@ export function demoRecipe({ run, totalTokens, precision }: DemoSize): RecipeInp
             kind: "tree",
             paths: packageFolder,
             include: ["**/*.ts", "**/*.md", "**/*.cpp", "**/*.h", "**/*.cu", "**/*.cuh", "**/*.json"],
-            exclude: ["test/fixtures/**", "runs/**", "dist/**", "package-lock.json", "node_modules/**"],
+            exclude: ["test/fixtures/**", "demo/**", "runs/**", "dist/**", "package-lock.json", "node_modules/**"],
           },
         },
       ],
