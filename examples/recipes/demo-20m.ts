@@ -15,7 +15,7 @@ function shards(folder: string): [string, ...string[]] {
   return [first, ...rest].map((name) => join(folder, name)) as [string, ...string[]];
 }
 
-const totalTokens = Number(process.env["NAUTILUS_TOKENS"] ?? 172_000_000);
+const totalTokens = Number(process.env["NAUTILUS_TOKENS"] ?? 165_000_000);
 
 export default defineRecipe({
   run: "runs/demo-20m",
