@@ -1,6 +1,6 @@
 /** `nautilus generate`: prompts in, text out as it is drawn. */
 import { readFileSync } from "node:fs";
-import { ConfigError, formatCount, readJson } from "../../base/index.ts";
+import { ConfigError, formatCount, readJson, countOf } from "../../base/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import type { IndexedEvent, OutputConstraint, SamplingInput, TextRequest } from "../../infer/index.ts";
@@ -169,7 +169,9 @@ async function print(
   if (isLive) process.stdout.write("\n");
   else for (const result of results) printResult(result, { open, options });
   if (process.stderr.isTTY)
-    process.stderr.write(`${numTokens} tokens, ${formatCount(tokensPerSecond)} tokens/s after the first\n`);
+    process.stderr.write(
+      `${countOf(numTokens, "token")}, ${formatCount(tokensPerSecond)} tokens/s after the first\n`,
+    );
 }
 
 function printResult(
