@@ -9,6 +9,8 @@ const idOf = ({ bytes }: LtAlgorithm): number => bytes[0];
 /** Algorithms by number: milliseconds of a run in short and in long stretches. */
 class Clock implements Stretches {
   totalMs = 0;
+  /** How much slower the clock gets at times. */
+  drift = 0;
   readonly compared: number[] = [];
   readonly #times: (id: number) => { short: number; long: number };
   readonly #refused: readonly number[];
@@ -32,7 +34,8 @@ class Clock implements Stretches {
 
   queue = (queued: LtAlgorithm, numRuns: number) => {
     const { short, long } = this.#times(idOf(queued));
-    const milliseconds = numRuns * short > 20 ? long : short;
+    const slowness = 1 + this.drift * Math.sin(this.totalMs / 40) ** 2;
+    const milliseconds = (numRuns * short > 20 ? long : short) * slowness;
     this.totalMs += numRuns * milliseconds;
     return { millisecondsEach: () => milliseconds };
   };
@@ -66,6 +69,13 @@ describe("the search under load", () => {
     expect(clock.compared).toEqual([]);
   });
 
+  it("does not take a moment of a high clock for a fast algorithm", () => {
+    const clock = new Clock(steady((id) => (id === 29 ? 0.95 : 1)));
+    clock.drift = 0.2;
+    const chosen = searchUnderLoad(clock, candidates, none);
+    expect(chosen && idOf(chosen.algorithm)).toBe(29);
+  });
+
   it("tries what lies beside the best, each once, and takes it where its results are right", () => {
     const varied: number[] = [];
     const beside = (base: LtAlgorithm): LtAlgorithm[] => {
@@ -80,6 +90,8 @@ describe("the search under load", () => {
     const next = searchUnderLoad(clock, candidates, beside);
     expect(next && idOf(next.algorithm)).toBe(103);
     expect(clock.compared).toEqual([200, 103]);
+    const alike = searchUnderLoad(new Clock(steady((id) => (id === 200 ? 0.995 : 1))), candidates, beside);
+    expect(alike && idOf(alike.algorithm)).toBe(0);
     const onlyOwn = searchUnderLoad(
       new Clock(time, { wrong: [200, 100, 101, 102, 103] }),
       candidates,
