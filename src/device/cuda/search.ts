@@ -2,7 +2,7 @@
  * The search for the fastest algorithm of a large product. Under the load of a training step a card reaches its power limit and lowers its
  * clock; then the algorithm that takes least energy wins, and single runs on a cool card do not show it. So all candidates run in short
  * stretches without a gap, each judged by the library's first choice just before and after it, because the clock moves by a tenth from moment
- * to moment; then the best ones' variants; and the best of all in long stretches by turns, which decide.
+ * to moment; then the best of them in long stretches by turns, which decide.
  * Knows nothing of the GPU: tests give it a clock of their own.
  */
 import type { LtAlgorithm } from "./cublaslt.ts";
@@ -24,8 +24,6 @@ export interface Stretches {
   runnable: (algorithms: readonly LtAlgorithm[]) => LtAlgorithm[];
   queue: (algorithm: LtAlgorithm, numRuns: number) => Stretch;
   wait: () => void;
-  /** Whether an algorithm gives what the library's first choice does. */
-  agrees: (algorithm: LtAlgorithm, first: LtAlgorithm) => boolean;
 }
 
 /** Load before anything is timed. */
@@ -33,14 +31,7 @@ const warmMs = 60;
 const shortMs = 3;
 const longMs = 25;
 const numTurns = 4;
-/** In the long stretches: the best of all, and the best of the library's own, which need not be among them. */
-const numFinalists = 3;
-const numOwnFinalists = 2;
-const numVaried = 4;
-/** How much faster than the library's own a variant must be: what the long stretches can tell apart. */
-const leastGain = 0.01;
-/** All variants together may take about this long, with the run that loads each of them. */
-const variantsMs = 400;
+const numFinalists = 5;
 
 /** Runs that take about `milliseconds`. */
 export function runsIn(milliseconds: number, singleMs: number): number {
@@ -50,15 +41,12 @@ export function runsIn(milliseconds: number, singleMs: number): number {
 interface Ranked {
   readonly algorithm: LtAlgorithm;
   readonly milliseconds: number;
-  /** Not the library's own: its results are compared before it is chosen. */
-  readonly isVariant: boolean;
 }
 
 /** The algorithm with the highest lasting rate; undefined where none runs. */
 export function searchUnderLoad(
   timer: Stretches,
   candidates: readonly LtAlgorithm[],
-  variantsOf: (algorithm: LtAlgorithm) => LtAlgorithm[],
 ): TimedChoice | undefined {
   const runnable = timer.runnable(candidates);
   const [first] = runnable;
@@ -67,40 +55,31 @@ export function searchUnderLoad(
   timer.wait();
   const singleMs = single.millisecondsEach();
   timer.queue(first, runsIn(warmMs, singleMs));
+  const ranked = rank(timer, runnable, { first, singleMs });
+  const [chosen] = decide(timer, ranked.slice(0, numFinalists), runsIn(longMs, singleMs));
+  return { algorithm: chosen.algorithm, microseconds: 1000 * chosen.milliseconds };
+}
+
+/** Short stretches, each counted in runs of `first` before and after it. */
+function rank(
+  timer: Stretches,
+  algorithms: readonly LtAlgorithm[],
+  { first, singleMs }: { first: LtAlgorithm; singleMs: number },
+): Ranked[] {
   const numRuns = runsIn(shortMs, singleMs);
-  const round = (algorithms: readonly LtAlgorithm[], isVariant: boolean): Ranked[] => {
-    const references = [timer.queue(first, 1)];
-    const stretches = algorithms.map((algorithm) => {
-      const stretch = timer.queue(algorithm, numRuns);
-      references.push(timer.queue(first, 1));
-      return stretch;
-    });
-    timer.wait();
-    return algorithms.map((algorithm, index) => {
+  const references = [timer.queue(first, 1)];
+  const stretches = algorithms.map((algorithm) => {
+    const stretch = timer.queue(algorithm, numRuns);
+    references.push(timer.queue(first, 1));
+    return stretch;
+  });
+  timer.wait();
+  return sorted(
+    algorithms.map((algorithm, index) => {
       const beside = (references[index].millisecondsEach() + references[index + 1].millisecondsEach()) / 2;
-      return {
-        algorithm,
-        milliseconds: (singleMs * stretches[index].millisecondsEach()) / beside,
-        isVariant,
-      };
-    });
-  };
-  const ranked = sorted(round(runnable, false));
-  const known = new Set(candidates.map(keyOf));
-  const mostVariants = Math.floor(variantsMs / (singleMs * (2 + numRuns)));
-  const variants = inTurn(ranked.slice(0, numVaried).map(({ algorithm }) => variantsOf(algorithm)))
-    .filter((algorithm) => !known.has(keyOf(algorithm)) && known.add(keyOf(algorithm)))
-    .slice(0, mostVariants);
-  const best = sorted([...ranked, ...round(timer.runnable(variants), true)]).slice(0, numFinalists);
-  const finalists = [...new Set([...best, ...ranked.slice(0, numOwnFinalists)])];
-  const decided = decide(timer, finalists, runsIn(longMs, singleMs));
-  const own = decided.find(({ isVariant }) => !isVariant);
-  const needed = own === undefined ? Infinity : own.milliseconds * (1 - leastGain);
-  const chosen = decided.find(
-    ({ algorithm, isVariant, milliseconds }) =>
-      !isVariant || (milliseconds <= needed && timer.agrees(algorithm, first)),
+      return { algorithm, milliseconds: (singleMs * stretches[index].millisecondsEach()) / beside };
+    }),
   );
-  return chosen && { algorithm: chosen.algorithm, microseconds: 1000 * chosen.milliseconds };
 }
 
 /** Long stretches by turns, there and back, so that a change of the clock meets all of them; the slowest of each does not count. */
@@ -124,16 +103,4 @@ function decide(timer: Stretches, finalists: readonly Ranked[], numRuns: number)
 /** The shortest first; among equals the order stays. */
 function sorted(ranked: readonly Ranked[]): Ranked[] {
   return ranked.toSorted((left, right) => left.milliseconds - right.milliseconds);
-}
-
-function keyOf({ bytes }: LtAlgorithm): string {
-  return Buffer.from(bytes).toString("hex");
-}
-
-/** The first of each list, then the second of each, and so on. */
-function inTurn<Item>(lists: readonly (readonly Item[])[]): Item[] {
-  const longest = Math.max(0, ...lists.map((list) => list.length));
-  return Array.from({ length: longest }, (_, index) =>
-    lists.flatMap((list) => list.slice(index, index + 1)),
-  ).flat();
 }
