@@ -6,6 +6,7 @@
 import { decodeValues, dtypeBytes, encodeValues, invariant } from "../../base/index.ts";
 import { storedDtypeBytes, tensorPieces, transposeBytes } from "../../checkpoint/index.ts";
 import type { TensorSource } from "../../checkpoint/index.ts";
+import type { FileTransfer } from "../../device/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
@@ -23,7 +24,10 @@ export function readWeights(
   { family, decoder, source }: { family: ModelFamily; decoder: Decoder; source: TensorSource },
 ): void {
   const quantised = new Map<string, [string, WeightSlice][]>();
-  for (const [stored, slice] of matchTensors(family, decoder.config, source)) {
+  const slices = matchTensors(family, decoder.config, source);
+  const isFilled = fillFromFiles(context, { slices, decoder, source });
+  for (const [stored, slice] of slices) {
+    if (isFilled.has(stored)) continue;
     if (decoder.quantised.has(slice.parameter)) {
       quantised.set(slice.parameter, [...(quantised.get(slice.parameter) ?? []), [stored, slice]]);
     } else fillSlice(context, decoder.parameters.get(slice.parameter), { source, stored, slice });
@@ -37,6 +41,34 @@ export function readWeights(
       weight.assign(context, dense);
     });
   }
+}
+
+/**
+ * Fills the weights whose bytes lie in a file as the device needs them, all at once where the device can. Gives the names of those that
+ * are filled: one that could not be read is left to the way that says what is wrong.
+ */
+function fillFromFiles(
+  context: Context,
+  {
+    slices,
+    decoder,
+    source,
+  }: { slices: ReadonlyMap<string, WeightSlice>; decoder: Decoder; source: TensorSource },
+): Set<string> {
+  const { device } = context;
+  if (device.uploadFiles === undefined) return new Set();
+  const transfers = new Map<FileTransfer, string>();
+  for (const [stored, slice] of slices) {
+    if (decoder.quantised.has(slice.parameter) || slice.isTransposed === true) continue;
+    const whole = decoder.parameters.get(slice.parameter);
+    const range = source.info(stored).dtype === whole.dtype ? source.fileRange?.(stored) : undefined;
+    if (range === undefined) continue;
+    using rows = whole.rows(slice.rowStart, slice.rowStart + slice.numRows);
+    transfers.set({ ...range, target: rows.buffer, byteOffset: rows.byteOffset }, stored);
+  }
+  const filled = new Map(transfers);
+  for (const failed of device.uploadFiles([...transfers.keys()])) filled.delete(failed);
+  return new Set(filled.values());
 }
 
 /** Fills the rows of `whole` that a slice names. */
