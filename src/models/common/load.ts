@@ -6,7 +6,6 @@
 import { decodeValues, dtypeBytes, encodeValues, invariant } from "../../base/index.ts";
 import { storedDtypeBytes, tensorPieces, transposeBytes } from "../../checkpoint/index.ts";
 import type { TensorSource } from "../../checkpoint/index.ts";
-import type { FileTransfer } from "../../device/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
@@ -45,7 +44,7 @@ export function readWeights(
 
 /**
  * Fills the weights whose bytes lie in a file as the device needs them, all at once where the device can. Gives the names of those that
- * are filled: one that could not be read is left to the way that says what is wrong.
+ * are filled; the others are left to the way that says what is wrong with them.
  */
 function fillFromFiles(
   context: Context,
@@ -57,18 +56,16 @@ function fillFromFiles(
 ): Set<string> {
   const { device } = context;
   if (device.uploadFiles === undefined) return new Set();
-  const transfers = new Map<FileTransfer, string>();
-  for (const [stored, slice] of slices) {
-    if (decoder.quantised.has(slice.parameter) || slice.isTransposed === true) continue;
+  const transfers = [...slices].flatMap(([stored, slice]) => {
+    if (decoder.quantised.has(slice.parameter) || slice.isTransposed === true) return [];
     const whole = decoder.parameters.get(slice.parameter);
     const range = source.info(stored).dtype === whole.dtype ? source.fileRange?.(stored) : undefined;
-    if (range === undefined) continue;
+    if (range === undefined) return [];
     using rows = whole.rows(slice.rowStart, slice.rowStart + slice.numRows);
-    transfers.set({ ...range, target: rows.buffer, byteOffset: rows.byteOffset }, stored);
-  }
-  const filled = new Map(transfers);
-  for (const failed of device.uploadFiles([...transfers.keys()])) filled.delete(failed);
-  return new Set(filled.values());
+    return [{ ...range, target: rows.buffer, byteOffset: rows.byteOffset, stored }];
+  });
+  const left = new Set(device.uploadFiles(transfers));
+  return new Set(transfers.filter((transfer) => !left.has(transfer)).map(({ stored }) => stored));
 }
 
 /** Fills the rows of `whole` that a slice names. */
