@@ -219,6 +219,11 @@ const mistakes: [what: string, args: string[], says: RegExp][] = [
   ["a run below a file", set("run=a-file/run"), /a-file/],
   ["a vocabulary smaller than bytes", set("tokenizer.vocabSize=100"), /vocabSize/],
   ["--no-resume on a run with checkpoints", [...set("run=whole"), "--no-resume"], /whole/],
+  [
+    "a run whose tokenizer has another size",
+    [...set("run=whole"), "--set", "tokenizer.vocabSize=400"],
+    /tokenizer\.vocabSize: expected 320, for which whole\/tokenizer\.json was made, got 400 \(.*another 'run', or remove/,
+  ],
   ["no data file", prepare("missing.jsonl"), /missing\.jsonl, got nothing there/],
   ["an empty data file", prepare("empty.jsonl"), /empty\.jsonl/],
   ["JSON lines cut off", prepare("broken.jsonl"), /broken\.jsonl.*line 401|broken\.jsonl:401/],
