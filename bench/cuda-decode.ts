@@ -1,7 +1,10 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
- * layer queues them, and the time that its bytes take at 4,300 GB/s. `node bench/cuda-decode.ts`
+ * layer queues them, and the time that its bytes take at 4,300 GB/s.
+ * `node bench/cuda-decode.ts [--only attention] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
+ * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, with each sequence's blocks in order and far apart.
  */
+import { parseArgs } from "node:util";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
 import type { Dtype } from "../src/base/index.ts";
 import type { TensorArgument } from "../src/device/index.ts";
@@ -12,7 +15,6 @@ const ffnWidth = 16_384;
 const numHeads = 32;
 const headDim = 128;
 const vocabSize = 256_000;
-const blockSize = 16;
 const numRepeats = 64;
 
 const device = createCudaDevice();
@@ -44,7 +46,13 @@ function measure(queue: () => void): number {
   return best * 1000;
 }
 
+const { values: options, positionals: cases } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: "string", default: "" } },
+});
+
 function report(label: string, bytes: number, queue: () => void): void {
+  if (!label.includes(options.only)) return;
   const us = measure(queue);
   const limitUs = bytes / (bandwidth * 1e3);
   console.log(
@@ -52,7 +60,7 @@ function report(label: string, bytes: number, queue: () => void): void {
   );
 }
 
-function benchBatch(batch: number, context: number, maxContext: number): void {
+function benchBatch(batch: number, context: number, maxContext: number, blockSize = 16): void {
   const qkvWidth = 3 * width;
   const qkv = tensor("bf16", batch * qkvWidth, 0.5);
   const x = tensor("bf16", batch * width, 1);
@@ -80,7 +88,7 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
     new Uint8Array(Int32Array.from({ length: batch + 1 }, (_, i) => i).buffer),
   );
   const at = (elements: number): TensorArgument => ({ ...qkv, byteOffset: elements * 2 });
-  const name = `batch ${batch}, context ${context} of ${maxContext}:`;
+  const name = `batch ${batch}, context ${context} of ${maxContext}, blocks of ${blockSize}:`;
   report(`${name} layer norm with addition`, batch * width * 8, () =>
     device.run("layerNormForward", {
       x,
@@ -180,9 +188,78 @@ function benchBatch(batch: number, context: number, maxContext: number): void {
   for (const { buffer } of buffers.splice(0)) buffer.dispose();
 }
 
-benchBatch(1, 160, 1024);
-benchBatch(1, 4096, 4096);
-benchBatch(16, 160, 1024);
-benchBatch(64, 160, 1024);
-benchBatch(64, 4096, 4096);
+/** Attention of a whole model: another cache for each layer, and each sequence's blocks far apart. */
+function benchLayers(
+  {
+    batch,
+    context,
+    maxContext,
+    blockSize,
+    numLayers,
+  }: Record<"batch" | "context" | "maxContext" | "blockSize" | "numLayers", number>,
+  isScattered: boolean,
+): void {
+  const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
+  const blocks = Math.ceil(context / blockSize);
+  const numElements = batch * blocks * blockSize * width;
+  const caches = Array.from({ length: numLayers }, () => [
+    tensor("bf16", numElements, 0.5),
+    tensor("bf16", numElements, 0.5),
+  ]);
+  const tables = new Int32Array(batch * maxBlocksPerSequence);
+  for (let row = 0; row < batch; row++)
+    for (let i = 0; i < blocks; i++)
+      tables[row * maxBlocksPerSequence + i] = isScattered ? i * batch + row : row * blocks + i;
+  const upload = (values: Int32Array): TensorArgument => {
+    const made = tensor("i32", values.length);
+    device.upload(made.buffer, 0, new Uint8Array(values.buffer));
+    return made;
+  };
+  const blockTables = upload(tables);
+  const queryStarts = upload(Int32Array.from({ length: batch + 1 }, (_, i) => i));
+  const contextLengths = tensor("i32", batch, context);
+  const q = tensor("bf16", batch * width, 0.5);
+  const o = tensor("bf16", batch * width, 0.5);
+  let layer = 0;
+  const name = `batch ${batch}, context ${context}, blocks of ${blockSize}, ${numLayers} layers, ${isScattered ? "scattered" : "in order"}`;
+  report(name, batch * context * width * 4, () => {
+    const [kCache, vCache] = caches[layer++ % numLayers];
+    const heads = { numHeads, numKvHeads: numHeads, headDim };
+    const strides = { qRowStride: width, oRowStride: width };
+    device.run("attentionPaged", {
+      q,
+      kCache,
+      vCache,
+      blockTables,
+      contextLengths,
+      queryStarts,
+      o,
+      numSequences: batch,
+      maxQueryLength: 1,
+      ...heads,
+      blockSize,
+      maxBlocksPerSequence,
+      ...strides,
+      scale: 0.088,
+    });
+  });
+  for (const { buffer } of buffers.splice(0)) buffer.dispose();
+}
+
+const given = cases.map((text) => text.split(":").map(Number));
+const standard = [
+  [1, 160, 1024],
+  [1, 4096, 4096],
+  [16, 160, 1024],
+  [64, 160, 1024],
+  [256, 192, 1024],
+  [64, 1500, 2048],
+  [64, 4096, 4096],
+];
+for (const [batch, context, maxContext, blockSize, numLayers = 1] of given.length > 0 ? given : standard) {
+  if (numLayers === 1) benchBatch(batch, context, maxContext, blockSize);
+  else
+    for (const isScattered of [false, true])
+      benchLayers({ batch, context, maxContext, blockSize, numLayers }, isScattered);
+}
 device.dispose();

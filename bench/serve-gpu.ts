@@ -2,35 +2,21 @@
  * What the server gives from a GPU: output tokens a second at several concurrencies, time to the first token and between tokens, past HTTP
  * (the engine in its thread) and through it (`/v1/completions`, streamed over loopback), each beside the step's physical limit.
  *
- *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http] [--peer transformers_serve_peer.py] [--json]
+ *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--peer transformers_serve_peer.py] [--json]
  *   node bench/serve-gpu.ts --preset nemotron-tiny --device cpu --cases 1:16:16,4:16:16
  *
  * A case is CONCURRENCY:PROMPT:NEW[:ROUNDS] in tokens: so many clients, each with ROUNDS requests one after another, random weights,
  * random prompts, greedy, no end token. The limit is that of a decoding step: weights and the cache of the mean context, read once.
  */
-import { fork, spawnSync } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import { Agent } from "node:http";
 import { parseArgs } from "node:util";
 import { ConfigError, RandomStream } from "../src/base/index.ts";
 import { cacheBytesPerToken, countMatmulParameters, nemotronPreset } from "../src/models/index.ts";
 import { ask } from "./serve-client.ts";
-import {
-  caseSchema,
-  closedLoop,
-  engineSettingsSchema,
-  fromServerSchema,
-  summarise,
-} from "./serve-gpu-shared.ts";
-import type {
-  BenchEngineSettings,
-  EngineTotals,
-  FromServer,
-  ServingCase,
-  ServingFigures,
-  ToServer,
-} from "./serve-gpu-shared.ts";
+import { ServerProcess } from "./serve-gpu-process.ts";
+import { caseSchema, closedLoop, engineSettingsSchema, summarise } from "./serve-gpu-shared.ts";
+import type { BenchEngineSettings, EngineTotals, ServingCase, ServingFigures } from "./serve-gpu-shared.ts";
 
 /** Of an H200, as measured (docs/performance.md): read bandwidth, and the rate of matrix products that prompts are read with. */
 const bandwidthBytes = 4.45e12;
@@ -41,6 +27,7 @@ const { values } = parseArgs({
     preset: { type: "string", default: "nemotron-3-8b" },
     device: { type: "string", default: "cuda" },
     cases: { type: "string", default: "1:128:128,16:128:128,64:128:128,256:128:128,64:1000:1000" },
+    "http-cases": { type: "string" },
     "in-process": { type: "boolean", default: false },
     http: { type: "boolean", default: false },
     peer: { type: "string" },
@@ -82,6 +69,10 @@ function parseCases(text: string): ServingCase[] {
   });
 }
 
+function nameOf({ concurrency, numPrompt, numNew, rounds }: ServingCase): string {
+  return [concurrency, numPrompt, numNew, rounds].join(":");
+}
+
 const maybeNumber = (text: string | undefined): number | undefined =>
   text === undefined ? undefined : Number(text);
 
@@ -104,57 +95,7 @@ function settingsFor(cases: readonly ServingCase[]): BenchEngineSettings {
   });
 }
 
-/** The server's process, asked one thing at a time. */
-class Server {
-  readonly #child: ChildProcess;
-  url = "";
-
-  constructor(settings: BenchEngineSettings) {
-    const path = new URL("serve-gpu-server.ts", import.meta.url).pathname;
-    this.#child = fork(path, [JSON.stringify(settings)]);
-    this.#child.once("exit", (code) => {
-      if (code !== 0) {
-        console.error(`the server's process ended with code ${code}`);
-        process.exit(1);
-      }
-    });
-  }
-
-  async answer<Type extends FromServer["type"]>(type: Type): Promise<Extract<FromServer, { type: Type }>> {
-    const [message]: unknown[] = await once(this.#child, "message");
-    const answer = fromServerSchema.parse(message);
-    if (isOf(answer, type)) return answer;
-    throw new ConfigError("bench", `expected an answer of type ${type}, got ${answer.type}`);
-  }
-
-  tell(message: ToServer): void {
-    this.#child.send(message);
-  }
-
-  async totals(): Promise<EngineTotals> {
-    this.tell({ type: "totals" });
-    return (await this.answer("totals")).totals;
-  }
-
-  async stop(): Promise<void> {
-    const ended = once(this.#child, "exit");
-    this.tell({ type: "stop" });
-    await ended;
-  }
-
-  kill(): void {
-    this.#child.kill("SIGKILL");
-  }
-}
-
-function isOf<Type extends FromServer["type"]>(
-  message: FromServer,
-  type: Type,
-): message is Extract<FromServer, { type: Type }> {
-  return message.type === type;
-}
-
-async function runThroughHttp(server: Server, given: ServingCase): Promise<ServingFigures> {
+async function runThroughHttp(server: ServerProcess, given: ServingCase): Promise<ServingFigures> {
   const { vocabSize } = nemotronPreset(values.preset);
   const random = new RandomStream(given.seed);
   const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
@@ -178,14 +119,14 @@ async function runThroughHttp(server: Server, given: ServingCase): Promise<Servi
   }
 }
 
-async function runAt(place: Place, server: Server, given: ServingCase): Promise<ServingFigures> {
+async function runAt(place: Place, server: ServerProcess, given: ServingCase): Promise<ServingFigures> {
   const own = { ...given, seed: ++numSeeds };
   if (place === "http") return await runThroughHttp(server, own);
   server.tell({ type: "run", case: own });
   return (await server.answer("figures")).figures;
 }
 
-async function measure(place: Place, server: Server, given: ServingCase): Promise<Row> {
+async function measure(place: Place, server: ServerProcess, given: ServingCase): Promise<Row> {
   await runAt(place, server, { ...given, rounds: 1, numNew: Math.min(given.numNew, 8) });
   const before = await server.totals();
   const figures = await runAt(place, server, given);
@@ -246,12 +187,11 @@ function printRow(cells: readonly string[]): void {
 }
 
 function show({ place, case: given, figures, ...row }: Row): void {
-  const { concurrency, numPrompt, numNew, rounds } = given;
   const share = (limit: number): string => `${((100 * figures.tokensPerSecond) / limit).toFixed(0)} %`;
   const { firstTokenMs, betweenMs } = figures;
   printRow([
     place,
-    `${concurrency}:${numPrompt}:${numNew}:${rounds}`,
+    nameOf(given),
     figures.tokensPerSecond.toFixed(0),
     share(row.limit),
     share(row.limitWithPrompts),
@@ -279,9 +219,10 @@ function runPeer(script: string): void {
 
 async function main(): Promise<void> {
   const cases = parseCases(values.cases);
+  const throughHttp = new Set(parseCases(values["http-cases"] ?? values.cases).map(nameOf));
   const places: Place[] =
     values["in-process"] === values.http ? ["in process", "http"] : values.http ? ["http"] : ["in process"];
-  const server = new Server(settingsFor(cases));
+  const server = new ServerProcess(settingsFor(cases));
   const timer = setTimeout(
     () => {
       console.error(`not done within ${values["limit-s"]} s`);
@@ -299,6 +240,7 @@ async function main(): Promise<void> {
   const rows: Row[] = [];
   for (const given of cases) {
     for (const place of places) {
+      if (place === "http" && !throughHttp.has(nameOf(given))) continue;
       const row = await measure(place, server, given);
       show(row);
       rows.push(row);

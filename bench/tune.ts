@@ -1,9 +1,9 @@
 /**
- * Steps of tuning with a frozen base: LoRA of rank 16 on the attention and on every matrix, and DPO with the base as its own reference,
- * against the rate of a large matrix product in the same run. Weights are random: the time does not depend on them.
+ * Steps of tuning with a frozen base: LoRA of rank 16 on the attention and on every matrix, with the base's matrices in NF4 (QLoRA), and
+ * DPO with the base as its own reference, against the rate of a large matrix product in the same run, with the peak of memory. Weights are random: the time does not depend on them.
  *
  * usage: node bench/tune.ts [--preset nemotron-10m] [--device cpu|cuda] [--threads N] [--precision f32|bf16] [--length 512] [--rows 8]
- *   [--recompute none|norm-activation|block] [--json]
+ *   [--recompute none|norm-activation|block] [--only lora,all-linear,qlora,dpo] [--json]
  * on a GPU: node bench/tune.ts --preset nemotron-3-8b --device cuda --precision bf16 --length 4096 --rows 1
  */
 import { parseArgs } from "node:util";
@@ -18,8 +18,9 @@ import {
   parseAdapterConfig,
 } from "../src/models/index.ts";
 import type { Adapter } from "../src/models/index.ts";
+import { formatBytes } from "../src/base/index.ts";
 import { Context, matmulInto } from "../src/tensor/index.ts";
-import type { RecomputePolicy } from "../src/tensor/index.ts";
+import type { QuantisedFormat, RecomputePolicy } from "../src/tensor/index.ts";
 import { AdamW, batchOf, PreferenceStep, TrainingStep } from "../src/train/index.ts";
 import type { HostBatch, StepRunner } from "../src/train/index.ts";
 
@@ -32,6 +33,7 @@ const { values } = parseArgs({
     length: { type: "string", default: "512" },
     rows: { type: "string", default: "8" },
     recompute: { type: "string", default: "none" },
+    only: { type: "string", default: "lora,all-linear,qlora,dpo" },
     json: { type: "boolean", default: false },
   },
 });
@@ -108,10 +110,39 @@ function operations({ numParameters }: Adapter, isCompared: boolean): number {
   return 2 * matmuls + 3 * attention + 6 * numParameters + (isCompared ? forward : 0);
 }
 
-function measure(name: string, targets: string, isCompared: boolean) {
-  const family = modelFamily(config);
-  using decoder = new Decoder(context, config, { dtype });
+interface Method {
+  name: string;
+  targets: string;
+  isCompared: boolean;
+  quantise?: QuantisedFormat;
+  /** In place of the command's. */
+  recompute?: RecomputePolicy;
+}
+
+/** A base with random weights; a quantised matrix is made from a dense one that is gone before the next. */
+function randomBase(quantise: QuantisedFormat | undefined): Decoder {
+  const decoder = new Decoder(context, config, { dtype, quantise });
   decoder.parameters.initialise(1);
+  let seed = 1;
+  for (const weight of decoder.quantised.values())
+    context.scope(() => {
+      const y = context.empty(weight.shape, dtype);
+      device.run("randomNormal", {
+        y,
+        numElements: y.numElements,
+        seed: seed++,
+        counter: 0,
+        mean: 0,
+        std: 0.02,
+      });
+      weight.assign(context, y);
+    });
+  return decoder;
+}
+
+function measure({ name, targets, isCompared, quantise, ...method }: Method) {
+  const family = modelFamily(config);
+  using decoder = randomBase(quantise);
   using adapter = createAdapter(decoder, {
     family,
     config: parseAdapterConfig({ method: "lora", rank: 16, targets }),
@@ -133,7 +164,7 @@ function measure(name: string, targets: string, isCompared: boolean) {
     decoder,
     optimizer,
     adapter,
-    recompute,
+    recompute: method.recompute ?? recompute,
     chunkBytes: device.kind === "cuda" ? 2 ** 30 : 2 ** 24,
   };
   using step: StepRunner = isCompared
@@ -153,6 +184,7 @@ function measure(name: string, targets: string, isCompared: boolean) {
   matmul = Math.max(matmul, matmulRate());
   const batch = isCompared ? pairs : texts;
   let count = 0;
+  device.resetPeakMemory();
   const seconds = best(() => {
     count++;
     step.run([batch], { step: count, learningRate: 1e-4, seed: 1, skipAboveNorm: 0 }).wait();
@@ -162,6 +194,7 @@ function measure(name: string, targets: string, isCompared: boolean) {
     trained: adapter.numParameters,
     tokensPerSecond: batch.tokens.length / seconds,
     operations: operations(adapter, isCompared),
+    peakBytes: device.memory().peakLiveBytes,
   };
   decoder.attach(undefined);
   return result;
@@ -169,11 +202,23 @@ function measure(name: string, targets: string, isCompared: boolean) {
 
 // Other work on the machine slows single measurements: the best product of the whole run is the limit.
 let matmul = matmulRate();
-const measured = [
-  measure("LoRA r=16, attention", "attention", false),
-  measure("LoRA r=16, all-linear", "all-linear", false),
-  measure("DPO, LoRA r=16, attention", "attention", true),
-];
+const methods: Readonly<Record<string, Method>> = {
+  lora: { name: "LoRA r=16, attention", targets: "attention", isCompared: false },
+  "all-linear": { name: "LoRA r=16, all-linear", targets: "all-linear", isCompared: false },
+  qlora: {
+    name: "QLoRA r=16, all-linear, NF4",
+    targets: "all-linear",
+    isCompared: false,
+    quantise: "nf4",
+    recompute: "block",
+  },
+  dpo: { name: "DPO, LoRA r=16, attention", targets: "attention", isCompared: true },
+};
+const measured = values.only.split(",").map((name) => {
+  if (!Object.hasOwn(methods, name))
+    throw new Error(`expected --only of ${Object.keys(methods).join(", ")}, got '${name}'`);
+  return measure(methods[name]);
+});
 const results = measured.map(({ operations: perToken, ...result }) => ({
   ...result,
   limit: matmul / perToken,
@@ -187,7 +232,6 @@ if (values.json)
         preset: values.preset,
         dtype,
         matmul,
-        peakLiveBytes: device.memory().peakLiveBytes,
         results,
       },
       undefined,
@@ -198,8 +242,8 @@ else {
   console.log(
     `${values.preset}, ${dtype}, ${numRows} rows of ${length} tokens, on ${device.description}; a large product runs at ${(matmul / 1e9).toFixed(0)} GFLOP/s`,
   );
-  for (const { name, trained, tokensPerSecond, limit, share } of results)
+  for (const { name, trained, tokensPerSecond, limit, share, peakBytes } of results)
     console.log(
-      `${name.padEnd(28)} ${trained.toLocaleString("en-US").padStart(12)} trained  ${tokensPerSecond.toFixed(0).padStart(7)} tok/s  limit ${limit.toFixed(0).padStart(7)}  share ${(100 * share).toFixed(0)} %`,
+      `${name.padEnd(28)} ${trained.toLocaleString("en-US").padStart(12)} trained  ${tokensPerSecond.toFixed(0).padStart(7)} tok/s  limit ${limit.toFixed(0).padStart(7)}  share ${(100 * share).toFixed(0)} %  ${formatBytes(peakBytes)} at most`,
     );
 }

@@ -65,6 +65,27 @@ export interface MemoryStatistics {
   freeBytes?: number;
 }
 
+/**
+ * Which sizes of an operator a device may stop for, to time how they are best done: what repeats by its nature (graphs, whole tiles of
+ * rows), all that come, or none.
+ */
+export type Tuning = "repeated" | "all" | "none";
+
+/** A range of a file that is open in this process. */
+export interface FileRange {
+  readonly descriptor: number;
+  readonly position: number;
+  readonly byteLength: number;
+  /** Called with the bytes that have arrived since the last call. */
+  readonly onRead?: ((byteLength: number) => void) | undefined;
+}
+
+/** A range of a file and its place on the device. */
+export interface FileTransfer extends FileRange {
+  readonly target: DeviceBuffer;
+  readonly byteOffset: number;
+}
+
 export interface Device extends Disposable {
   readonly kind: DeviceKind;
   /** For people: "AMD EPYC, 2 threads, avx512-bf16". */
@@ -77,6 +98,11 @@ export interface Device extends Disposable {
   supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean;
   /** Queues a copy to the device; `bytes` may be changed as soon as this returns. */
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void;
+  /**
+   * Reads ranges of files to the device, many at once, and waits for them. Gives those that are left to `upload`: because they
+   * could not be read whole, or because it is as fast. Absent where it always is.
+   */
+  uploadFiles?(transfers: readonly FileTransfer[]): FileTransfer[];
   /** Waits for queued work and fills `into`. */
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void;
   /** Queues a copy from the device without waiting. */
@@ -92,6 +118,8 @@ export interface Device extends Disposable {
   synchronize(): void;
   /** Records what `record` runs, without running it. Buffers allocated inside stay with the caller. */
   capture(record: () => void): DeviceGraph;
+  /** Runs `body` with another tuning than "repeated"; absent where nothing is ever timed. */
+  withTuning?<Result>(tuning: Tuning, body: () => Result): Result;
   memory(): MemoryStatistics;
   resetPeakMemory(): void;
   /** Gives cached free memory back to the system. */

@@ -4,7 +4,7 @@
  */
 import { dtypeBytes, invariant, numElements } from "../base/index.ts";
 import type { Dtype, Shape } from "../base/index.ts";
-import type { Device, DeviceBuffer } from "../device/index.ts";
+import type { Device, DeviceBuffer, Tuning } from "../device/index.ts";
 import type { Recorder } from "./saved.ts";
 import { Storage, Tensor } from "./tensor.ts";
 
@@ -63,6 +63,12 @@ export class Context {
     } finally {
       this.#tape = previous;
     }
+  }
+
+  /** Runs `body` with the device timing other sizes of its operators than by itself, where it times any. */
+  withTuning<Result>(tuning: Tuning, body: () => Result): Result {
+    const { device } = this;
+    return device.withTuning === undefined ? body() : device.withTuning(tuning, body);
   }
 
   /** An uninitialised tensor, owned by the innermost scope. Throws OutOfMemoryError. */

@@ -5,6 +5,7 @@
  */
 import { availableParallelism } from "node:os";
 import { DeviceError, invariant, note } from "../../base/index.ts";
+import type { Tuning } from "../contract.ts";
 import type { CudaBlock } from "./buffer.ts";
 import { architectureFor, compileModule, compileModules, isCompiled, modulesOf } from "./compiler.ts";
 import {
@@ -46,6 +47,7 @@ export class CudaLaunchContext implements LaunchContext {
   readonly isDeterministic: boolean;
   readonly stream: number;
   isCapturing = false;
+  tuning: Tuning = "repeated";
   readonly #session: CudaSession;
   readonly #memory: CudaMemory;
   readonly #parameters = new NativeWords(parameterBytes / 8);

@@ -16,14 +16,17 @@ import type {
   Device,
   DeviceBuffer,
   DeviceGraph,
+  FileTransfer,
   MemoryStatistics,
   OpArguments,
   Readback,
+  Tuning,
 } from "../contract.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
 import { CudaLaunchContext } from "./context.ts";
 import { attentionPolicy, CudnnAttention } from "./cudnn/launch.ts";
+import { uploadFileRanges, type FileUploadOptions } from "./fileUpload.ts";
 import { CudaGraph } from "./graph.ts";
 import { cudaKernels, supportsDtypes } from "./kernels.ts";
 import { addressOfBuffer, type CudaKernels, type LaunchContext } from "./launcher.ts";
@@ -124,6 +127,16 @@ export class CudaDevice implements Device {
     this.#staging.upload(place(target, byteOffset, bytes.byteLength), bytes);
   }
 
+  uploadFiles(transfers: readonly FileTransfer[], options?: FileUploadOptions): FileTransfer[] {
+    this.#enter();
+    this.#refuseInCapture("uploadFiles");
+    const uploads = transfers.map(({ target, byteOffset, ...range }) => ({
+      ...range,
+      address: place(target, byteOffset, range.byteLength),
+    }));
+    return uploadFileRanges(this.#session, uploads, options).map((index) => transfers[index]);
+  }
+
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void {
     this.#enter();
     this.#refuseInCapture("download");
@@ -173,6 +186,16 @@ export class CudaDevice implements Device {
       },
     });
     return graph;
+  }
+
+  withTuning<Result>(tuning: Tuning, body: () => Result): Result {
+    const before = this.#context.tuning;
+    this.#context.tuning = tuning;
+    try {
+      return body();
+    } finally {
+      this.#context.tuning = before;
+    }
   }
 
   memory(): MemoryStatistics {

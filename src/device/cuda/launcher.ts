@@ -7,7 +7,7 @@
  * Knows nothing of the driver: context.ts implements LaunchContext.
  */
 import { DeviceError, DtypeError, type Dtype } from "../../base/index.ts";
-import type { DeviceBuffer, OpArguments, TensorArgument } from "../contract.ts";
+import type { DeviceBuffer, OpArguments, TensorArgument, Tuning } from "../contract.ts";
 import type { OpName } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
 
@@ -179,6 +179,8 @@ export interface LaunchContext {
   readonly l2CacheBytes: number;
   /** Results must be bit-identical from run to run, also where a faster way is not. */
   readonly isDeterministic: boolean;
+  /** Which sizes are worth stopping for. */
+  readonly tuning: Tuning;
   /** A graph is being captured: what is queued now is recorded, not run. */
   readonly isCapturing: boolean;
   /** CUstream, for libraries. */

@@ -63,6 +63,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     maxContext,
     maxSequences,
     numTokens,
+    maxStepRows,
     maxLogitsBytes: options.maxLogitsBytes,
     choosesAdapters: options.adapters !== undefined,
   });

@@ -56,7 +56,8 @@ export class DecodeGraphs implements Disposable {
     });
     // Once for real: libraries choose their kernels at the first call, which a capture may not.
     inputs.fill(context, []);
-    warmUp(() => context.scope(() => void record(inputs, kind)));
+    // This size will come again and again: now is the time to find out how it is best done.
+    context.withTuning("all", () => warmUp(() => context.scope(() => void record(inputs, kind))));
     const { graph, result: logits } = context.capture(() => record(inputs, kind));
     const captured = { inputs, graph, logits };
     this.#graphs.set(key, captured);

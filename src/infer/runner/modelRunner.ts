@@ -5,7 +5,6 @@
  * A step takes tokens that the host does not know yet from the device memory that the step before drew into, so that it can be
  * queued before the host has seen them.
  */
-import { dtypeBytes } from "../../base/index.ts";
 import type { Decoder } from "../../models/index.ts";
 import { embedding, Storage, Tensor } from "../../tensor/index.ts";
 import type { Context, PagedLayerCache } from "../../tensor/index.ts";
@@ -13,6 +12,7 @@ import type { Step, StepPiece } from "../scheduler/scheduler.ts";
 import { adjustLogits, isAdjusted } from "./adjustments.ts";
 import { batchBucket, DecodeGraphs } from "./decodeGraphs.ts";
 import type { DecodeGraphKind } from "./decodeGraphs.ts";
+import { allocateCaches } from "./layerCaches.ts";
 import { queueOutputs } from "./outputs.ts";
 import type { QueuedOutputs } from "./outputs.ts";
 import { RankedRows } from "./rankedRows.ts";
@@ -30,6 +30,8 @@ export interface RunnerOptions {
   numTokens?: number | undefined;
   /** Bound on the logits of prompt rows that exist at once. Default 64 MiB. */
   maxLogitsBytes?: number | undefined;
+  /** Rows of a full step: the one size of mixed steps that comes again and again. */
+  maxStepRows?: number | undefined;
   /** Rows of one step go through different adapters. Default false: through the one that the decoder has, if any. */
   choosesAdapters?: boolean | undefined;
 }
@@ -79,8 +81,13 @@ export class ModelRunner implements StepRunner {
     return step.isDecode && step.pieces.every(isPlain) ? this.#decode(step.pieces) : this.#mixed(step);
   }
 
-  /** Queues the capture of the graphs for up to `numSequences`, so that no request waits for one. */
+  /**
+   * Queues the capture of the graphs for up to `numSequences`, and a full step that is nobody's: no request waits for a capture, or for
+   * the device to find out how to do them best.
+   */
   warmUp(numSequences: number): void {
+    const { maxStepRows } = this.options;
+    if (maxStepRows !== undefined) this.#keepingDraws(() => this.#emptyStep(maxStepRows));
     for (let count = 1; count <= numSequences; count = batchBucket(count) + 1)
       this.#graphs.get("draw", count);
   }
@@ -99,7 +106,22 @@ export class ModelRunner implements StepRunner {
     });
   }
 
-  #mixed({ pieces, numRows }: Step<RunnerTask>): PendingStep {
+  #emptyStep(numRows: number): void {
+    const context = this.#context;
+    const { blockSize } = this.options;
+    const counts = { numRows, numSequences: numRows, numDraws: numRows, maxQueryLength: 1 };
+    using inputs = new StepInputs(context, { ...counts, blockSize, maxBlocksPerSequence: 1 });
+    inputs.fill(context, []);
+    context.withTuning("all", () => context.scope(() => void this.#hidden(inputs)));
+  }
+
+  /** Sizes of mixed steps hardly come twice: requests are not to wait for timings of them. */
+  #mixed(step: Step<RunnerTask>): PendingStep {
+    const isFull = step.numRows === this.options.maxStepRows;
+    return this.#context.withTuning(isFull ? "repeated" : "none", () => this.#queueMixed(step));
+  }
+
+  #queueMixed({ pieces, numRows }: Step<RunnerTask>): PendingStep {
     const context = this.#context;
     const draws = pieces.filter((piece) => piece.draws);
     using inputs = new StepInputs(context, {
@@ -275,28 +297,4 @@ function copyOf(context: Context, logits: Tensor): Tensor {
   const copy = context.empty(logits.shape, logits.dtype);
   context.device.copy(logits.buffer, logits.byteOffset, copy.buffer, copy.byteOffset, logits.byteLength);
   return copy;
-}
-
-function allocateCaches(
-  context: Context,
-  decoder: Decoder,
-  { numBlocks, blockSize }: RunnerOptions,
-): PagedLayerCache[] {
-  const { numKvHeads, headDim, numLayers } = decoder.config;
-  const shape = [numBlocks * blockSize, numKvHeads, headDim];
-  const byteLength = shape[0] * numKvHeads * headDim * dtypeBytes(decoder.dtype);
-  const made: Tensor[] = [];
-  const half = (): Tensor => {
-    const y = new Tensor(new Storage(context.device.allocate(byteLength)), { shape, dtype: decoder.dtype });
-    made.push(y);
-    // Rows of a batch that stand for nothing read here: they must find numbers.
-    context.device.run("fill", { y, numElements: y.numElements, value: 0 });
-    return y;
-  };
-  try {
-    return Array.from({ length: numLayers }, () => ({ keys: half(), values: half() }));
-  } catch (error) {
-    for (const tensor of made) tensor.dispose();
-    throw error;
-  }
 }

@@ -131,7 +131,7 @@ export class ThreadedEngine implements Engine {
 
   /** Brings a new worker's adapters to where the last one's were. What cannot be loaded any more is left out. */
   async #restoreAdapters(worker: Worker): Promise<void> {
-    for (const [name, folder] of [...this.#adapterChanges]) {
+    for (const [name, folder] of this.#adapterChanges) {
       const id = this.#nextId++;
       const message: ToEngine =
         folder === undefined

@@ -124,6 +124,7 @@ export class EmulatedContext implements LaunchContext {
   readonly sharedMemoryLimit = 227 * 1024;
   readonly l2CacheBytes = 2 ** 20;
   readonly isDeterministic = true;
+  readonly tuning = "none";
   readonly stream = 0;
   /** Set while a graph is recorded: launches are kept instead of run. */
   recorded: (() => void)[] | undefined;

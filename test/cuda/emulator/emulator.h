@@ -305,6 +305,8 @@ Value shuffle(Value value, int source) {
 #define blockDim (emulator::block.size)
 #define gridDim (emulator::block.grid)
 
+// Blocks run one after another: what one has stored, the next one sees.
+inline void __threadfence() {}
 inline void __syncthreads() { emulator::barrier(); }
 inline void __syncwarp() {
   static const char site = 0;

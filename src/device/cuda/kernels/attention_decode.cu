@@ -1,8 +1,9 @@
 // Attention of single query rows over a paged cache, bound by reading the keys and values once. A block owns one sequence, one key/value
-// head with up to GROUP of its query heads, and one share ("split") of the context; partial results of several splits are
-// combined by a second launch. How many splits a sequence really uses hangs on its length, which is read on the device, so a
+// head with up to GROUP of its query heads, and one share ("split") of the context; the last block to store its part of several
+// splits adds them up. How many splits a sequence really uses hangs on its length, which is read on the device, so a
 // captured graph serves any length up to its maxima.
-// Defines: T (type of q, cache and o), HEAD_DIM (a padded head size: 64, 128, 256). Source: Dao et al., "Flash-Decoding", 2023.
+// Defines: T (type of q, cache and o), HEAD_DIM (a padded head size: 64, 128, 256), THREADS of a block, UNROLL (keys per lane and step),
+// MIN_BLOCKS per multiprocessor. Source: Dao et al., "Flash-Decoding", 2023.
 
 struct Decode {
   const T* q;
@@ -31,7 +32,7 @@ struct Decode {
   float scale_log2;
 };
 
-constexpr int threads = 128;
+constexpr int threads = THREADS;
 constexpr int num_warps = threads / 32;
 constexpr int count = Pack<T>::count;
 constexpr int packs_per_head = HEAD_DIM / count;
@@ -39,11 +40,11 @@ constexpr int packs_per_head = HEAD_DIM / count;
 constexpr int lanes_per_key = packs_per_head < 32 ? packs_per_head : 32;
 constexpr int packs_per_lane = packs_per_head / lanes_per_key;
 constexpr int keys_per_warp = 32 / lanes_per_key;
-// Keys per lane and step, all under way at a time; fewer where several heads need the registers.
+// Keys per lane and step; the next step's are under way while those of this one are worked on. Fewer where several heads need registers.
 template <int group>
-constexpr int unroll_for = (group == 1 ? 8 : 4) / packs_per_lane;
-// Slots looked up at a time.
-constexpr int chunk = 512;
+constexpr int unroll_for = larger(1, (group == 1 ? UNROLL : UNROLL / 2) / packs_per_lane);
+// Entries of the block table looked up at a time.
+constexpr int chunk_blocks = threads;
 
 // The share of the context that is this split's, [start, end).
 struct Share {
@@ -76,16 +77,167 @@ __device__ __forceinline__ void merge(State<group>& own, int h, float high, floa
   for (int i = 0; i < packs_per_lane * count; i++) own.output[h][i] = own.output[h][i] * own_factor + output[i] * factor;
 }
 
+// What one step reads: keys and values of `unroll` keys per lane.
+template <int unroll>
+struct Step {
+  Pack<T> keys[unroll][packs_per_lane];
+  Pack<T> values[unroll][packs_per_lane];
+  bool is_key[unroll];
+};
+
+// Where this block's keys lie: entries of the table in shared memory, of the tokens from `begin` on.
+struct Keys {
+  const T* k_head;
+  const T* v_head;
+  const int* blocks;
+  int64_t slot_stride;
+  int first_block;
+};
+
+// Starts the reads of the keys from token `first` on that are before `end`.
+template <int unroll>
+__device__ __forceinline__ void read_step(const Decode& args, const Keys& from, Step<unroll>& step, int first, int end) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int sub = lane / lanes_per_key, sub_lane = lane % lanes_per_key;
+#pragma unroll
+  for (int u = 0; u < unroll; u++) {
+    const int token = first + (u * num_warps + warp) * keys_per_warp + sub;
+    step.is_key[u] = token < end;
+    int64_t at = 0;
+    if (step.is_key[u]) {
+      const int block = args.block_shift >= 0 ? token >> args.block_shift : token / args.block_size;
+      const int slot = from.blocks[block - from.first_block] * args.block_size + (token - block * args.block_size);
+      at = slot * from.slot_stride;
+    }
+#pragma unroll
+    for (int p = 0; p < packs_per_lane; p++) {
+      const int dim = (sub_lane + p * lanes_per_key) * count;
+      const bool is_inside = step.is_key[u] && dim < args.head_dim;
+      step.keys[u][p] = is_inside ? load_pack_streaming(from.k_head + at + dim) : Pack<T>{};
+      step.values[u][p] = is_inside ? load_pack_streaming(from.v_head + at + dim) : Pack<T>{};
+    }
+  }
+}
+
+// Takes a step's keys and values into the running softmax.
+template <int group, int unroll>
+__device__ __forceinline__ void attend(
+    State<group>& state, const Step<unroll>& step, const float (&q)[group][packs_per_lane * count]) {
+  float scores[group][unroll];
+#pragma unroll
+  for (int u = 0; u < unroll; u++) {
+#pragma unroll
+    for (int h = 0; h < group; h++) scores[h][u] = 0.0f;
+#pragma unroll
+    for (int p = 0; p < packs_per_lane; p++) {
+      float key[count];
+      unpack(step.keys[u][p], key);
+#pragma unroll
+      for (int h = 0; h < group; h++) {
+#pragma unroll
+        for (int i = 0; i < count; i++) scores[h][u] += q[h][p * count + i] * key[i];
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < group; h++) {
+#pragma unroll
+      for (int offset = lanes_per_key / 2; offset > 0; offset >>= 1)
+        scores[h][u] += __shfl_xor_sync(full_mask, scores[h][u], offset);
+      if (!step.is_key[u]) scores[h][u] = -infinity;
+    }
+  }
+#pragma unroll
+  for (int h = 0; h < group; h++) {
+    float high = state.high[h];
+#pragma unroll
+    for (int u = 0; u < unroll; u++) high = fmaxf(high, scores[h][u]);
+    const float base_high = high == -infinity ? 0.0f : high;
+    const float factor = fast_exp2(state.high[h] - base_high);
+    state.high[h] = high;
+    state.sum[h] *= factor;
+#pragma unroll
+    for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] *= factor;
+#pragma unroll
+    for (int u = 0; u < unroll; u++) {
+      scores[h][u] = fast_exp2(scores[h][u] - base_high);
+      state.sum[h] += scores[h][u];
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < unroll; u++) {
+#pragma unroll
+    for (int p = 0; p < packs_per_lane; p++) {
+      float value[count];
+      unpack(step.values[u][p], value);
+#pragma unroll
+      for (int h = 0; h < group; h++) {
+#pragma unroll
+        for (int i = 0; i < count; i++) state.output[h][p * count + i] += scores[h][u] * value[i];
+      }
+    }
+  }
+}
+
+// Splits that have stored their part, per sequence and block of heads; zero again at the end of every launch.
+__device__ uint32_t arrivals[4096];
+
+// Whether this block is the last of its sequence and heads to store its part, and may read the others'.
+__device__ __forceinline__ bool is_last_to_arrive(int num_splits) {
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t* counter = arrivals + blockIdx.z * gridDim.y + blockIdx.y;
+    is_last = atomicAdd(counter, 1u) == uint32_t(num_splits - 1);
+    if (is_last) *counter = 0;
+    __threadfence();
+  }
+  __syncthreads();
+  return is_last;
+}
+
+// Heads of one query row whose splits are to be added up.
+struct Parts {
+  int sequence;
+  int query_row;
+  int first_head;
+  int num_heads;
+  int num_splits;
+};
+
+// In the order of the splits, whichever came last: results do not vary.
+__device__ __forceinline__ void combine(const Decode& args, const Parts& parts) {
+  for (int i = threadIdx.x; i < parts.num_heads * args.head_dim; i += threads) {
+    const int head = parts.first_head + i / args.head_dim, dim = i % args.head_dim;
+    const int64_t first = (int64_t(parts.sequence) * args.num_heads + head) * args.num_splits;
+    // Written by other blocks of this launch: not to be taken from the first-level cache.
+    const volatile float* sums = args.partial_sums + first * 2;
+    const volatile float* outputs = args.partial_outputs + first * args.head_dim + dim;
+    float top = -infinity;
+    for (int split = 0; split < parts.num_splits; split++) top = fmaxf(top, sums[split * 2]);
+    float sum = 0.0f, output = 0.0f;
+    for (int split = 0; split < parts.num_splits; split++) {
+      const float high = sums[split * 2];
+      const float factor = high == -infinity ? 0.0f : exp2f(high - top);
+      sum += sums[split * 2 + 1] * factor;
+      output += outputs[int64_t(split) * args.head_dim] * factor;
+    }
+    args.o[parts.query_row * args.o_row_stride + int64_t(head) * args.head_dim + dim] = from_float<T>(output / sum);
+  }
+}
+
 template <int group>
 __device__ __forceinline__ void decode(const Decode& args) {
   constexpr int unroll = unroll_for<group>;
   constexpr int keys_per_step = num_warps * keys_per_warp * unroll;
-  __shared__ int slots[chunk];
+  __shared__ int blocks[chunk_blocks];
   __shared__ float merged[num_warps][HEAD_DIM + 2];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int sub = lane / lanes_per_key, sub_lane = lane % lanes_per_key;
+  const int sub_lane = lane % lanes_per_key;
   const int sequence = blockIdx.z, split = blockIdx.x;
-  // Loaded together: one waiting for memory instead of two.
+  const int32_t* table = args.block_tables + int64_t(sequence) * args.max_blocks;
+  // Loaded together: one waiting for memory instead of three.
+  const int early_block = args.num_splits == 1 ? table[smaller(int(threadIdx.x), args.max_blocks - 1)] : 0;
   const int query_row = args.query_starts[sequence], next_query_row = args.query_starts[sequence + 1];
   const int context = args.context_lengths[sequence];
   // Rows of longer queries are the tiled kernel's.
@@ -99,19 +251,15 @@ __device__ __forceinline__ void decode(const Decode& args) {
   const int first_head = kv_head * heads_per_kv_head + blockIdx.y % chunks_of_group * group;
   const int num_group_heads = smaller(group, (kv_head + 1) * heads_per_kv_head - first_head);
 
-  bool has_pack[packs_per_lane];
-  float q[group][packs_per_lane * count];
+  Pack<T> q_packs[group][packs_per_lane];
 #pragma unroll
   for (int p = 0; p < packs_per_lane; p++) {
     const int dim = (sub_lane + p * lanes_per_key) * count;
-    has_pack[p] = dim < args.head_dim;
 #pragma unroll
     for (int h = 0; h < group; h++) {
-      float values[count] = {};
-      if (has_pack[p] && h < num_group_heads)
-        unpack(load_pack(args.q + query_row * args.q_row_stride + int64_t(first_head + h) * args.head_dim + dim), values);
-#pragma unroll
-      for (int i = 0; i < count; i++) q[h][p * count + i] = values[i] * args.scale_log2;
+      q_packs[h][p] = Pack<T>{};
+      if (dim < args.head_dim && h < num_group_heads)
+        q_packs[h][p] = load_pack(args.q + query_row * args.q_row_stride + int64_t(first_head + h) * args.head_dim + dim);
     }
   }
 
@@ -123,90 +271,45 @@ __device__ __forceinline__ void decode(const Decode& args) {
 #pragma unroll
     for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] = 0.0f;
   }
-  const int64_t slot_stride = int64_t(args.num_kv_heads) * args.head_dim;
-  const T* k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
-  const T* v_head = args.v_cache + int64_t(kv_head) * args.head_dim;
-  const int32_t* table = args.block_tables + int64_t(sequence) * args.max_blocks;
+  float q[group][packs_per_lane * count];
+  Keys from;
+  from.k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
+  from.v_head = args.v_cache + int64_t(kv_head) * args.head_dim;
+  from.blocks = blocks;
+  from.slot_stride = int64_t(args.num_kv_heads) * args.head_dim;
 
-  for (int base = share.start; base < share.end; base += chunk) {
-    const int length = smaller(chunk, share.end - base);
+  bool has_q = false;
+  for (int base = share.start; base < share.end;) {
+    from.first_block = args.block_shift >= 0 ? base >> args.block_shift : base / args.block_size;
+    const int end = smaller(share.end, (from.first_block + chunk_blocks) * args.block_size);
+    const int block = from.first_block + threadIdx.x;
+    const bool is_early = args.num_splits == 1 && from.first_block == 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < length; i += threads) {
-      const int token = base + i;
-      const int block = args.block_shift >= 0 ? token >> args.block_shift : token / args.block_size;
-      slots[i] = table[block] * args.block_size + (token - block * args.block_size);
-    }
+    blocks[threadIdx.x] = is_early ? early_block : table[smaller(block, args.max_blocks - 1)];
     __syncthreads();
-    for (int step = 0; step < length; step += keys_per_step) {
-      Pack<T> keys[unroll][packs_per_lane], values[unroll][packs_per_lane];
-      bool is_key[unroll];
-#pragma unroll
-      for (int u = 0; u < unroll; u++) {
-        const int i = step + (u * num_warps + warp) * keys_per_warp + sub;
-        is_key[u] = i < length;
-        const int64_t at = is_key[u] ? slots[i] * slot_stride : 0;
-#pragma unroll
-        for (int p = 0; p < packs_per_lane; p++) {
-          const int dim = (sub_lane + p * lanes_per_key) * count;
-          const bool is_inside = is_key[u] && has_pack[p];
-          keys[u][p] = is_inside ? load_pack_streaming(k_head + at + dim) : Pack<T>{};
-          values[u][p] = is_inside ? load_pack_streaming(v_head + at + dim) : Pack<T>{};
-        }
-      }
-      float scores[group][unroll];
-#pragma unroll
-      for (int u = 0; u < unroll; u++) {
-#pragma unroll
-        for (int h = 0; h < group; h++) scores[h][u] = 0.0f;
-#pragma unroll
-        for (int p = 0; p < packs_per_lane; p++) {
-          float key[count];
-          unpack(keys[u][p], key);
-#pragma unroll
-          for (int h = 0; h < group; h++) {
-#pragma unroll
-            for (int i = 0; i < count; i++) scores[h][u] += q[h][p * count + i] * key[i];
-          }
-        }
-#pragma unroll
-        for (int h = 0; h < group; h++) {
-#pragma unroll
-          for (int offset = lanes_per_key / 2; offset > 0; offset >>= 1)
-            scores[h][u] += __shfl_xor_sync(full_mask, scores[h][u], offset);
-          if (!is_key[u]) scores[h][u] = -infinity;
-        }
-      }
+    Step<unroll> even, odd;
+    read_step(args, from, even, base, end);
+    if (!has_q) {
+      has_q = true;
 #pragma unroll
       for (int h = 0; h < group; h++) {
-        float high = state.high[h];
-#pragma unroll
-        for (int u = 0; u < unroll; u++) high = fmaxf(high, scores[h][u]);
-        const float base_high = high == -infinity ? 0.0f : high;
-        const float factor = fast_exp2(state.high[h] - base_high);
-        state.high[h] = high;
-        state.sum[h] *= factor;
-#pragma unroll
-        for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] *= factor;
-#pragma unroll
-        for (int u = 0; u < unroll; u++) {
-          scores[h][u] = fast_exp2(scores[h][u] - base_high);
-          state.sum[h] += scores[h][u];
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < unroll; u++) {
 #pragma unroll
         for (int p = 0; p < packs_per_lane; p++) {
-          float value[count];
-          unpack(values[u][p], value);
+          float values[count];
+          unpack(q_packs[h][p], values);
 #pragma unroll
-          for (int h = 0; h < group; h++) {
-#pragma unroll
-            for (int i = 0; i < count; i++) state.output[h][p * count + i] += scores[h][u] * value[i];
-          }
+          for (int i = 0; i < count; i++) q[h][p * count + i] = values[i] * args.scale_log2;
         }
       }
     }
+    for (int step = base; step < end; step += 2 * keys_per_step) {
+      read_step(args, from, odd, step + keys_per_step, end);
+      attend<group, unroll>(state, even, q);
+      if (step + keys_per_step >= end) break;
+      read_step(args, from, even, step + 2 * keys_per_step, end);
+      attend<group, unroll>(state, odd, q);
+    }
+    base = end;
   }
 
   const bool is_final = args.num_splits == 1 || share.num_splits <= 1;
@@ -263,39 +366,20 @@ __device__ __forceinline__ void decode(const Decode& args) {
       args.partial_sums[partial * 2 + 1] = sum;
     }
   }
+  if (!is_final && is_last_to_arrive(share.num_splits))
+    combine(args, {sequence, query_row, first_head, num_group_heads, share.num_splits});
 }
 
 // Grid (splits, key/value heads * chunks of their group, sequences).
-extern "C" __global__ void __launch_bounds__(threads) attention_decode_1(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_1(Decode args) {
   begin_after_previous();
   decode<1>(args);
 }
-extern "C" __global__ void __launch_bounds__(threads) attention_decode_2(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_2(Decode args) {
   begin_after_previous();
   decode<2>(args);
 }
-extern "C" __global__ void __launch_bounds__(threads) attention_decode_4(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_4(Decode args) {
   begin_after_previous();
   decode<4>(args);
-}
-
-// Adds up the splits. Grid (H, sequences); one thread per component.
-extern "C" __global__ void __launch_bounds__(HEAD_DIM) attention_combine(Decode args) {
-  begin_after_previous();
-  const int head = blockIdx.x, sequence = blockIdx.y, dim = threadIdx.x;
-  const int query_row = args.query_starts[sequence];
-  if (args.query_starts[sequence + 1] - query_row != 1) return;
-  const int num_splits = share_of(args, args.context_lengths[sequence], 0).num_splits;
-  if (num_splits <= 1 || dim >= args.head_dim) return;
-  const int64_t first = (int64_t(sequence) * args.num_heads + head) * args.num_splits;
-  float top = -infinity;
-  for (int split = 0; split < num_splits; split++) top = fmaxf(top, args.partial_sums[(first + split) * 2]);
-  float sum = 0.0f, output = 0.0f;
-  for (int split = 0; split < num_splits; split++) {
-    const float high = args.partial_sums[(first + split) * 2];
-    const float factor = high == -infinity ? 0.0f : exp2f(high - top);
-    sum += args.partial_sums[(first + split) * 2 + 1] * factor;
-    output += args.partial_outputs[(first + split) * args.head_dim + dim] * factor;
-  }
-  args.o[query_row * args.o_row_stride + int64_t(head) * args.head_dim + dim] = from_float<T>(output / sum);
 }

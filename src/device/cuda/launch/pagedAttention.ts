@@ -30,31 +30,55 @@ const cacheWrite = perFloat("kv_cache.cu", "kv_cache_write");
 const decodeHeadDims = [64, 128, 256] as const;
 const decodeGroups = [1, 2, 4] as const;
 
-interface DecodeKernels {
-  readonly byGroup: ReadonlyMap<number, KernelReference>;
-  readonly combine: KernelReference;
+/** How many threads read one share of a context, and what a share is worth. */
+interface DecodeForm {
+  readonly threads: number;
+  /** Keys per lane and step. */
+  readonly unroll: number;
+  /** Blocks of it that a multiprocessor holds. */
+  readonly residentBlocks: number;
+  /** A further split of a context pays from this many tokens on. */
+  readonly minSplitTokens: number;
 }
 
-function decodeFamily(dtype: "f32" | "bf16", headDim: number): DecodeKernels {
-  const defines = { T: cudaTypes[dtype], HEAD_DIM: headDim };
-  const declare = (entry: string): KernelReference => kernel({ file: "attention_decode.cu", entry, defines });
-  return {
-    byGroup: new Map(decodeGroups.map((group) => [group, declare(`attention_decode_${group}`)])),
-    combine: declare("attention_combine"),
-  };
+/** Many sequences: the blocks themselves fill the GPU. Few: a short context is one step of one block, with no sums over splits. */
+const decodeForms = {
+  narrow: { threads: 128, unroll: 1, residentBlocks: 8, minSplitTokens: 64 },
+  wide: { threads: 512, unroll: 2, residentBlocks: 1, minSplitTokens: 256 },
+} as const satisfies Readonly<Record<string, DecodeForm>>;
+type DecodeFormName = keyof typeof decodeForms;
+
+type DecodeKernels = ReadonlyMap<string, KernelReference>;
+
+function decodeFamily(dtype: "f32" | "bf16"): DecodeKernels {
+  const kernels = new Map<string, KernelReference>();
+  for (const [form, { threads, unroll, residentBlocks }] of Object.entries(decodeForms))
+    for (const headDim of decodeHeadDims)
+      for (const group of decodeGroups)
+        kernels.set(
+          `${form} ${headDim} ${group}`,
+          kernel({
+            file: "attention_decode.cu",
+            entry: `attention_decode_${group}`,
+            defines: {
+              T: cudaTypes[dtype],
+              HEAD_DIM: headDim,
+              THREADS: threads,
+              UNROLL: unroll,
+              MIN_BLOCKS: residentBlocks,
+            },
+          }),
+        );
+  return kernels;
 }
 
-const decodeKernels = {
-  f32: new Map<number, DecodeKernels>(decodeHeadDims.map((size) => [size, decodeFamily("f32", size)])),
-  bf16: new Map<number, DecodeKernels>(decodeHeadDims.map((size) => [size, decodeFamily("bf16", size)])),
-} as const;
+const decodeKernels = { f32: decodeFamily("f32"), bf16: decodeFamily("bf16") } as const;
 const decodeAny = perFloat("attention_any.cu", "attention_paged_any");
 
 const cacheThreads = 256;
-const decodeThreads = 128;
 const anyThreads = 128;
-/** A further split of a context pays from this many tokens on: what a block reads in one step. */
-const minSplitTokens = 64;
+/** The kernel counts arrivals for so many pairs of a sequence and a block of heads. */
+const mostArrivals = 4096;
 const mostSplits = 64;
 
 /** log2 of a power of two, else -1: a shift takes the place of a division. */
@@ -64,19 +88,27 @@ function shiftOf(blockSize: number): number {
 }
 
 /** How many blocks share one context: enough to fill the GPU at the batch's size, no more than the longest context is worth. */
-function numSplitsFor(context: LaunchContext, args: PagedArguments, blocksPerSplit: number): number {
+function numSplitsFor(
+  context: LaunchContext,
+  args: PagedArguments,
+  { form, blocksPerSplit }: { form: DecodeForm; blocksPerSplit: number },
+): number {
+  if (blocksPerSplit > mostArrivals) return 1;
   const longestContext = args.maxBlocksPerSequence * args.blockSize;
-  const wanted = Math.floor((4 * context.multiprocessorCount) / blocksPerSplit);
-  return clamp(Math.min(wanted, ceilDiv(longestContext, minSplitTokens)), 1, mostSplits);
+  const wanted = Math.floor((form.residentBlocks * context.multiprocessorCount) / blocksPerSplit);
+  return clamp(Math.min(wanted, ceilDiv(longestContext, form.minSplitTokens)), 1, mostSplits);
 }
 
-function decode(context: LaunchContext, args: PagedArguments, family: DecodeKernels): void {
+function decode(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf16"): void {
   const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
   const { numSequences, numHeads, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
   const groupSize = numHeads / numKvHeads;
   const group = decodeGroups.find((size) => size >= groupSize) ?? 4;
   const headBlocks = numKvHeads * ceilDiv(groupSize, group);
-  const numSplits = numSplitsFor(context, args, numSequences * headBlocks);
+  const blocksPerSplit = numSequences * headBlocks;
+  const formName: DecodeFormName = blocksPerSplit <= context.multiprocessorCount ? "wide" : "narrow";
+  const form = decodeForms[formName];
+  const numSplits = numSplitsFor(context, args, { form, blocksPerSplit });
   const numPartials = numSplits === 1 ? 0 : numSequences * numHeads * numSplits;
   const outputsBytes = numPartials * headDim * 4;
   const partials = numPartials === 0 ? 0 : context.workspace(outputsBytes + numPartials * 8);
@@ -93,16 +125,13 @@ function decode(context: LaunchContext, args: PagedArguments, family: DecodeKern
     i32(shiftOf(blockSize)),
     i32(maxBlocksPerSequence),
     i32(numSplits),
-    i32(minSplitTokens),
+    i32(form.minSplitTokens),
     f32(args.scale * Math.LOG2E),
   ];
-  const kernelOfGroup = family.byGroup.get(group);
-  invariant(kernelOfGroup !== undefined, "a decoding kernel for every size of group");
+  const chosen = decodeKernels[dtype].get(`${formName} ${paddedHeadDim(headDim)} ${group}`);
+  invariant(chosen !== undefined, "a decoding kernel for every size of head and group");
   const grid = [numSplits, headBlocks, numSequences] as const;
-  context.launch(kernelOfGroup, overlapping(context, { grid, block: decodeThreads }), parameters);
-  if (numSplits === 1) return;
-  const combineShape = { grid: [numHeads, numSequences], block: paddedHeadDim(headDim) } as const;
-  context.launch(family.combine, overlapping(context, combineShape), parameters);
+  context.launch(chosen, overlapping(context, { grid, block: form.threads }), parameters);
 }
 
 function paddedHeadDim(headDim: number): number {
@@ -148,12 +177,12 @@ export const pagedAttentionKernels = {
     const dtype = attentionDtype("attentionPaged", [q, kCache, vCache, o], headDim);
     if (numSequences === 0 || maxQueryLength === 0) return;
     const usesPacks = allowsPacks([q, kCache, vCache, o], [headDim, qRowStride, oRowStride]);
-    const family = decodeKernels[dtype].get(paddedHeadDim(headDim));
-    if (!usesPacks || family === undefined || (maxQueryLength > 1 && dtype === "f32")) {
+    const isDecodable = decodeHeadDims.some((size) => size >= headDim);
+    if (!usesPacks || !isDecodable || (maxQueryLength > 1 && dtype === "f32")) {
       pagedAny(context, args, dtype);
       return;
     }
     if (maxQueryLength > 1) forwardPaged(context, args, shiftOf(args.blockSize));
-    decode(context, args, family);
+    decode(context, args, dtype);
   },
 } satisfies CudaKernels;
