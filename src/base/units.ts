@@ -24,6 +24,11 @@ export function formatCount(count: number): string {
   return unit === 0 ? String(Math.round(value * 100) / 100) : `${value.toPrecision(3)}${units[unit]}`;
 }
 
+/** `1` and "example" as "1 example", `0` as "0 examples". */
+export function countOf(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** Seconds as "42 s", "3 m 07 s" or "2 h 05 m". */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";

@@ -22,6 +22,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listCheckpoints } from "../../src/train/index.ts";
 import { startCli } from "./run-cli.ts";
 import type { CliResult } from "./run-cli.ts";
+import { tinyRecipe } from "./tinyRecipe.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nautilus-mistakes-"));
 const at = (...parts: string[]): string => join(folder, ...parts);
@@ -29,25 +30,10 @@ const run = (args: readonly string[]): Promise<CliResult> => startCli(args, { cw
 const env = { HF_HUB_CACHE: at("hub"), HF_ENDPOINT: "http://127.0.0.1:9", HF_TOKEN: "" };
 
 const recipe = {
+  ...tinyRecipe,
   run: "new",
-  model: {
-    preset: "nemotron-tiny",
-    width: 32,
-    ffnWidth: 64,
-    numLayers: 2,
-    numHeads: 2,
-    numKvHeads: 2,
-    headDim: 16,
-  },
-  tokenizer: { vocabSize: 320, sampleBytes: 100_000 },
-  data: { train: [{ source: { kind: "tree", paths: "texts" } }], split: "80,20,0" },
-  sequenceLength: 32,
   totalTokens: 1024,
-  batchTokens: 256,
-  microBatchSequences: 4,
   optim: { lr: 0.01, minLr: 0.001, warmupTokens: 256 },
-  device: "cpu",
-  threads: 1,
 };
 
 beforeAll(async () => {
@@ -219,6 +205,11 @@ const mistakes: [what: string, args: string[], says: RegExp][] = [
   ["a run below a file", set("run=a-file/run"), /a-file/],
   ["a vocabulary smaller than bytes", set("tokenizer.vocabSize=100"), /vocabSize/],
   ["--no-resume on a run with checkpoints", [...set("run=whole"), "--no-resume"], /whole/],
+  [
+    "a run whose tokenizer has another size",
+    [...set("run=whole"), "--set", "tokenizer.vocabSize=400"],
+    /tokenizer\.vocabSize: expected 320, for which whole\/tokenizer\.json was made, got 400 \(.*another 'run', or remove/,
+  ],
   ["no data file", prepare("missing.jsonl"), /missing\.jsonl, got nothing there/],
   ["an empty data file", prepare("empty.jsonl"), /empty\.jsonl/],
   ["JSON lines cut off", prepare("broken.jsonl"), /broken\.jsonl.*line 401|broken\.jsonl:401/],

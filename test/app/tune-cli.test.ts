@@ -110,6 +110,36 @@ function characterModel(): string {
   return target;
 }
 
+describe("generate", () => {
+  it("says that the context's end was reached before --max-tokens, and only then", async () => {
+    const generate = (maxTokens: string, ...more: string[]) =>
+      runCli(
+        "generate",
+        "--model",
+        model,
+        "--prompt",
+        "fox",
+        "--max-tokens",
+        maxTokens,
+        "--min-tokens",
+        maxTokens,
+        "--device",
+        "cpu",
+        "--json",
+        ...more,
+      );
+    const long = await generate("200");
+    expect(long.code, long.stderr).toBe(0);
+    const [{ tokens }] = (JSON.parse(long.stdout) as { results: { tokens: number[] }[] }).results;
+    expect(tokens.length).toBeLessThan(64);
+    expect(long.stderr).toContain(
+      `The end of the model's context (64 tokens with the prompt) was reached: ${tokens.length} tokens instead of --max-tokens 200`,
+    );
+    expect((await generate("200", "--count", "2")).stderr).toContain("2 texts shorter than --max-tokens 200");
+    expect((await generate("5")).stderr).not.toContain("context");
+  });
+});
+
 describe("nautilus tune", () => {
   it("is killed, goes on, and ends with the very adapter of a run that was not", async () => {
     const whole = await runCli(...tune("whole", "--set", "steps=40"));

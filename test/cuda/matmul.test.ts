@@ -38,10 +38,6 @@ class HostProducts implements ProductLibrary {
 
   checkAlgorithm(): undefined {}
 
-  variants() {
-    return [];
-  }
-
   run(
     { operation }: { operation: number },
     operands: Parameters<ProductLibrary["run"]>[1],

@@ -18,7 +18,7 @@ import type {
   Tokenizer,
 } from "../../text/index.ts";
 import { inOrder } from "./concurrently.ts";
-import { postJson } from "./http.ts";
+import { postJson, ServerError } from "./http.ts";
 
 const choiceSchema = z.object({
   index: z.number().int().default(0),
@@ -123,8 +123,7 @@ export class CompletionsModel implements LanguageModel {
   }
 
   async #echo(prompt: string | number[], { signal }: RequestOptions): Promise<EchoedLogprobs> {
-    const body = await postJson(
-      `${this.#options.url}/completions`,
+    const body = await this.#post(
       {
         model: this.name,
         prompt: Array.isArray(prompt) ? [prompt] : prompt,
@@ -134,7 +133,7 @@ export class CompletionsModel implements LanguageModel {
         seed: 1234,
         echo: true,
       },
-      { signal, apiKey: this.#options.apiKey },
+      signal,
     );
     const parsed = responseSchema.safeParse(body);
     const logprobs = parsed.success ? parsed.data.choices[0].logprobs : undefined;
@@ -195,8 +194,7 @@ export class CompletionsModel implements LanguageModel {
     const { prompt, maxNewTokens, sampling = {}, stop = [] } = request;
     const ids = typeof prompt === "string" ? this.tokenizer?.encode(prompt) : prompt;
     const room = Math.max(1, this.maxSequenceTokens - 1 - maxNewTokens);
-    const body = await postJson(
-      `${this.#options.url}/completions`,
+    const body = await this.#post(
       {
         model: this.name,
         prompt: ids === undefined ? prompt : [Array.from(ids.slice(-room))],
@@ -206,7 +204,7 @@ export class CompletionsModel implements LanguageModel {
         ...(sampling.seed === undefined ? {} : { seed: sampling.seed }),
         stop,
       },
-      { signal, apiKey: this.#options.apiKey },
+      signal,
     );
     const parsed = responseSchema.safeParse(body);
     if (!parsed.success)
@@ -217,9 +215,35 @@ export class CompletionsModel implements LanguageModel {
     return cuts.length === 0 ? text : text.slice(0, Math.min(...cuts));
   }
 
+  async #post(body: unknown, signal: AbortSignal | undefined): Promise<unknown> {
+    try {
+      const { url, apiKey } = this.#options;
+      return await postJson(`${url}/completions`, body, { signal, apiKey });
+    } catch (error) {
+      if (this.tokenizer !== undefined || !isContextRefusal(error)) throw error;
+      throw new ServerError(withoutComponent(error), error.status, {
+        hint: "give --tokenizer with the folder of the model's tokenizer: only with it are long prompts cut to the server's context",
+        cause: error,
+      });
+    }
+  }
+
   #pace({ onProgress, signal }: RequestOptions) {
     return { numConcurrent: this.#options.numConcurrent ?? 8, onProgress, signal };
   }
+}
+
+/** As OpenAI's API, vLLM and Nautilus say that prompt and answer are too long. */
+function isContextRefusal(error: unknown): error is ServerError {
+  return (
+    error instanceof ServerError &&
+    (error.status === 400 || error.status === 413) &&
+    /context_length|context length|too long|at most \d+ tokens/i.test(error.message)
+  );
+}
+
+function withoutComponent({ message }: ServerError): string {
+  return message.replace(/^\[client\] /, "");
 }
 
 /** Of the continuation's places: the sum, and whether each token is the top one, judged by equal numbers. */

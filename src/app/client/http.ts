@@ -1,5 +1,6 @@
 /** JSON requests to a model server: tried again when the server is busy or unreachable, refused in one sentence. */
 import { NautilusError, messageOf } from "../../base/index.ts";
+import type { ErrorDetails } from "../../base/index.ts";
 
 export interface PostOptions {
   apiKey?: string | undefined;
@@ -13,8 +14,8 @@ export class ServerError extends NautilusError {
   override readonly code = "server";
   readonly status: number | undefined;
 
-  constructor(message: string, status: number | undefined, cause?: unknown) {
-    super("client", message, { cause });
+  constructor(message: string, status: number | undefined, details: ErrorDetails = {}) {
+    super("client", message, details);
     this.status = status;
   }
 }
@@ -44,7 +45,9 @@ export async function postJson(url: string, body: unknown, options: PostOptions 
       const failure =
         error instanceof ServerError
           ? error
-          : new ServerError(`expected an answer from ${url}, got ${messageOf(error)}`, undefined, error);
+          : new ServerError(`expected an answer from ${url}, got ${messageOf(error)}`, undefined, {
+              cause: error,
+            });
       const isFinal = failure.status !== undefined && failure.status < 500 && failure.status !== 429;
       if (signal?.aborted === true || isFinal || attempt >= numAttempts) throw failure;
       await new Promise((resolve) => setTimeout(resolve, 500 * 2 ** attempt));

@@ -1,7 +1,7 @@
 /** `nautilus data`: token files made and looked at. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { formatBytes, formatCount } from "../../base/index.ts";
+import { formatBytes, formatCount, countOf } from "../../base/index.ts";
 import { MegatronReader, prepareDataset, readStatistics } from "../../data/index.ts";
 import type { Source } from "../../data/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
@@ -49,7 +49,7 @@ export async function prepareCommand(paths: readonly string[], options: DataPrep
   for (const { prefix, statistics } of Object.values(written)) {
     const { numDocuments, numTokens, textBytes } = statistics;
     process.stdout.write(
-      `${prefix}.bin: ${numDocuments} documents, ${numTokens} tokens, ${(textBytes / numTokens).toFixed(2)} bytes per token\n`,
+      `${prefix}.bin: ${countOf(numDocuments, "document")}, ${countOf(numTokens, "token")}, ${(textBytes / numTokens).toFixed(2)} bytes per token\n`,
     );
   }
 }

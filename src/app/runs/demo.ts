@@ -1,6 +1,6 @@
 /** `npm start`: from nothing to a model that writes, in about two minutes on two cores. */
 import { rmSync } from "node:fs";
-import { formatCount, formatDuration, note } from "../../base/index.ts";
+import { formatCount, formatDuration, note, countOf } from "../../base/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
@@ -37,7 +37,7 @@ export async function demoCommand(options: DemoCliOptions): Promise<void> {
     mayResume: true,
     onPrepared: (_, config) => {
       note(
-        `model      ${formatCount(countParameters(config))} parameters: ${config.numLayers} layers of width ${config.width}, ${config.vocabSize} pieces`,
+        `model      ${formatCount(countParameters(config))} parameters: ${countOf(config.numLayers, "layer")} of width ${config.width}, ${config.vocabSize} pieces`,
       );
       note(
         `training   ${formatCount(recipe.totalTokens)} tokens, about ${formatDuration(options.seconds)}\n`,

@@ -1,6 +1,6 @@
 /** `nautilus generate`: prompts in, text out as it is drawn. */
 import { readFileSync } from "node:fs";
-import { ConfigError, formatCount, readJson } from "../../base/index.ts";
+import { ConfigError, countOf, formatCount, note, readJson } from "../../base/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import type { IndexedEvent, OutputConstraint, SamplingInput, TextRequest } from "../../infer/index.ts";
@@ -162,6 +162,7 @@ async function print(
   }
   const decodeSeconds = (performance.now() - (firstMs ?? startMs)) / 1000;
   const tokensPerSecond = Math.max(0, numTokens - requests.length) / Math.max(decodeSeconds, 1e-9);
+  noteContextEnd(results, { open, options });
   if (options.json === true) {
     process.stdout.write(`${JSON.stringify({ model: open.path, tokensPerSecond, results }, undefined, 2)}\n`);
     return;
@@ -169,7 +170,28 @@ async function print(
   if (isLive) process.stdout.write("\n");
   else for (const result of results) printResult(result, { open, options });
   if (process.stderr.isTTY)
-    process.stderr.write(`${numTokens} tokens, ${formatCount(tokensPerSecond)} tokens/s after the first\n`);
+    process.stderr.write(
+      `${countOf(numTokens, "token")}, ${formatCount(tokensPerSecond)} tokens/s after the first\n`,
+    );
+}
+
+/** Texts that ended before --max-tokens, and not of themselves. */
+function noteContextEnd(
+  results: readonly Result[],
+  { open, options: { maxTokens } }: { open: OpenEngine; options: GenerateCliOptions },
+): void {
+  const cut = results.filter(
+    ({ finishReason, tokens }) => finishReason === "length" && tokens.length < maxTokens,
+  );
+  if (cut.length === 0) return;
+  const { maxContext } = open.engine.info;
+  const what =
+    cut.length === 1
+      ? `${countOf(cut[0].tokens.length, "token")} instead of`
+      : `${countOf(cut.length, "text")} shorter than`;
+  note(
+    `The end of the model's context (${countOf(maxContext, "token")} with the prompt) was reached: ${what} --max-tokens ${maxTokens}`,
+  );
 }
 
 function printResult(

@@ -3,12 +3,15 @@
  * used again when it was made from the same sources with the same tokenizer.
  */
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { z } from "zod";
 import {
+  ConfigError,
   formatBytes,
   formatCount,
   makeFolder,
+  readJson,
   readText,
   sha256File,
   writeText,
@@ -112,7 +115,10 @@ async function prepareTokenizer(
   if (path !== undefined) {
     const tokenizer = loadTokenizer(path);
     const source = path.endsWith(".json") ? path : join(path, "tokenizer.json");
-    if (source !== tokenizerPath) copyFileSync(source, tokenizerPath);
+    if (source !== tokenizerPath) {
+      copyFileSync(source, tokenizerPath);
+      rmSync(orderPath(recipe), { force: true });
+    }
     return { tokenizer, tokenizerPath };
   }
   if (!existsSync(tokenizerPath)) {
@@ -127,10 +133,35 @@ async function prepareTokenizer(
       },
       signal,
     });
+    writeText("run", orderPath(recipe), JSON.stringify({ vocabSize }));
     saveTokenizer(trained, recipe.run);
     progress.finish();
+    return { tokenizer: loadTokenizer(tokenizerPath), tokenizerPath };
   }
-  return { tokenizer: loadTokenizer(tokenizerPath), tokenizerPath };
+  const tokenizer = loadTokenizer(tokenizerPath);
+  expectVocabulary(recipe, tokenizer, tokenizerPath);
+  return { tokenizer, tokenizerPath };
+}
+
+/** What size the run's own tokenizer was asked to have: little text gives fewer pieces than that. */
+function orderPath({ run }: Recipe): string {
+  return join(run, "tokenizer-order.json");
+}
+
+const orderSchema = z.object({ vocabSize: z.number().int() });
+
+/** Refuses a run's tokenizer that was made for another `vocabSize`; where nothing tells, one that is larger. Throws ConfigError. */
+function expectVocabulary(recipe: Recipe, tokenizer: Tokenizer, tokenizerPath: string): void {
+  const { vocabSize } = recipe.tokenizer;
+  const path = orderPath(recipe);
+  const order = existsSync(path) ? orderSchema.safeParse(readJson("run", path)).data : undefined;
+  const made = order?.vocabSize ?? Math.max(vocabSize, tokenizer.vocabSize);
+  if (made === vocabSize) return;
+  throw new ConfigError(
+    "recipe",
+    `tokenizer.vocabSize: expected ${made}, for which ${tokenizerPath} was made, got ${vocabSize}`,
+    { hint: "choose another 'run', or remove that tokenizer to have one trained anew" },
+  );
 }
 
 async function* textsOf(sources: readonly Source[]): AsyncGenerator<string> {

@@ -1,6 +1,6 @@
 /** `nautilus pull`: shows the plan, the licence and the bytes as they come, and says where the model lies. */
 import { setGlobalProxyFromEnv } from "node:http";
-import { ConfigError, formatBytes } from "../../base/index.ts";
+import { ConfigError, formatBytes, countOf } from "../../base/index.ts";
 import { hubSettings, pullModel } from "../../checkpoint/index.ts";
 import type {
   HubFile,
@@ -93,7 +93,7 @@ function showPlan(
   transfers.print(`licence: ${describeLicense(model.license, `${settings.endpoint}/${model.name}`)}`);
   const numCached = files.length - files.filter((file) => missing.includes(file)).length;
   transfers.print(
-    `${files.length} files, ${formatBytes(totalBytes)}; ${numCached} in the cache, ${formatBytes(missingBytes)} to come`,
+    `${countOf(files.length, "file")}, ${formatBytes(totalBytes)}; ${numCached} in the cache, ${formatBytes(missingBytes)} to come`,
   );
   for (const note of notes) transfers.print(note);
   if (isDryRun)

@@ -12,7 +12,7 @@ export interface TimedAlgorithm {
 }
 
 /** Of the search; entries of an earlier one are timed again. */
-const searchVersion = 2;
+const searchVersion = 4;
 
 export class AlgorithmCache {
   readonly path: string;

@@ -7,10 +7,8 @@ import { invariant } from "../../base/index.ts";
 import { openCudaLibrary } from "./libraries.ts";
 import { bindFunctions, NativeWords, type Functions } from "./native.ts";
 import { libraryError } from "./status.ts";
-import { configTable, variantsOf } from "./variants.ts";
 
 const table = {
-  ...configTable,
   cublasLtCreate: ["pointer"],
   cublasLtDestroy: ["pointer"],
   cublasLtMatrixLayoutCreate: ["pointer", "int", "uint64", "uint64", "int64"],
@@ -245,14 +243,6 @@ export class CublasLt {
       words.address,
     );
     return status === 0 && words.i32[18] === 0 ? words.word(8) : undefined;
-  }
-
-  /** The algorithm with other settings, as far as the library can compute the problem with them. */
-  variants(descriptors: LtDescriptors, algorithm: LtAlgorithm): LtAlgorithm[] {
-    return variantsOf(this.functions, algorithm.bytes).flatMap((bytes) => {
-      const neededBytes = this.checkAlgorithm(descriptors, bytes);
-      return neededBytes === undefined ? [] : [{ bytes, workspaceBytes: neededBytes }];
-    });
   }
 
   /** Queues a product. `scalars` is the address of alpha and beta, two floats that are read during the call. */

@@ -2,24 +2,19 @@
  * Runs of one product's algorithms on a stream, with events round them. Owns its events, and its stream while a graph is captured. Knows
  * nothing of which algorithm is better.
  */
-import { decodeValues } from "../../base/index.ts";
-import type { CublasLt, LtAlgorithm, LtDescriptors, LtProblem } from "./cublaslt.ts";
+import type { CublasLt, LtAlgorithm, LtDescriptors } from "./cublaslt.ts";
 import type { LaunchContext } from "./launcher.ts";
 import { NativeWords } from "./native.ts";
 import type { Stretch, Stretches } from "./search.ts";
 import type { CudaSession } from "./session.ts";
 
-/** Columns of a result that are compared. */
-const numComparedColumns = 32;
-
 export interface TimerTools {
   readonly session: CudaSession;
-  readonly library: Pick<CublasLt, "run" | "variants">;
+  readonly library: Pick<CublasLt, "run">;
   readonly context: LaunchContext;
 }
 
 export interface TimerRequest {
-  readonly problem: LtProblem;
   readonly descriptors: LtDescriptors;
   readonly a: number;
   readonly b: number;
@@ -74,12 +69,6 @@ export class AlgorithmTimer implements Stretches, Disposable {
     session.check("cuStreamSynchronize", session.functions.cuStreamSynchronize(this.#stream));
   };
 
-  /** Compares some columns of both results, as results without what the product adds to. */
-  agrees = (algorithm: LtAlgorithm, first: LtAlgorithm): boolean => {
-    const [expected, got] = [this.#columnsOf(first), this.#columnsOf(algorithm)];
-    return isSameProduct(expected, got);
-  };
-
   fill(address: number, byteLength: number): void {
     const { session } = this.#tools;
     const status = session.functions.cuMemsetD8Async(address, 0, byteLength, this.#stream);
@@ -109,43 +98,4 @@ export class AlgorithmTimer implements Stretches, Disposable {
       { address: this.#algorithm.address, workspace, workspaceBytes, stream: this.#stream },
     );
   }
-
-  #columnsOf(algorithm: LtAlgorithm): Float64Array {
-    const { session } = this.#tools;
-    const { problem, d } = this.#request;
-    const { rows, columns, strideD, output } = problem;
-    const beta = this.#scalars.f32[1];
-    this.#scalars.f32[1] = 0;
-    this.#run(algorithm);
-    this.#scalars.f32[1] = beta;
-    const elementBytes = output === "f32" ? 4 : 2;
-    const columnBytes = rows * elementBytes;
-    const count = Math.min(columns, numComparedColumns);
-    const host = new NativeWords(Math.ceil((count * columnBytes) / 8));
-    for (let index = 0; index < count; index++) {
-      const column = count === 1 ? 0 : Math.round((index * (columns - 1)) / (count - 1));
-      const status = session.functions.cuMemcpyDtoHAsync_v2(
-        host.address + index * columnBytes,
-        d + column * strideD * elementBytes,
-        columnBytes,
-        this.#stream,
-      );
-      session.check("cuMemcpyDtoHAsync", status);
-    }
-    this.wait();
-    return decodeValues(output, host.bytes.subarray(0, count * columnBytes));
-  }
-}
-
-/**
- * Whether two results differ by no more than the order of their sums and a rounding to bf16: 2^-7 of a value, and 2^-10 of the largest for
- * sums that cancel. What has no number in one has none in the other.
- */
-export function isSameProduct(expected: Float64Array, got: Float64Array): boolean {
-  const largest = expected.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
-  return expected.every((value, index) => {
-    const other = got[index];
-    if (!Number.isFinite(value)) return !Number.isFinite(other);
-    return Math.abs(value - other) <= Math.abs(value) / 128 + largest / 1024;
-  });
 }

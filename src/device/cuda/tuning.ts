@@ -26,13 +26,14 @@ export interface TuningTools extends TimerTools {
 }
 
 export interface TuningRequest extends Omit<TimerRequest, "workspace"> {
+  readonly problem: LtProblem;
   readonly candidates: readonly LtAlgorithm[];
 }
 
 /** The fastest candidate, or undefined where there is no memory to time them. Waits for the device. */
 export function timeAlgorithms(tools: TuningTools, request: TuningRequest): TimedChoice | undefined {
-  const { memory, context, library } = tools;
-  const { problem, candidates, descriptors } = request;
+  const { memory, context } = tools;
+  const { problem, candidates } = request;
   const needsOutput = request.beta !== 0 || context.isCapturing;
   const outputBytes = problem.columns * problem.strideD * (problem.output === "f32" ? 4 : 2);
   const workspaceBytes = Math.max(...candidates.map((candidate) => candidate.workspaceBytes));
@@ -44,14 +45,7 @@ export function timeAlgorithms(tools: TuningTools, request: TuningRequest): Time
       const d = needsOutput ? output : request.d;
       using timer = new AlgorithmTimer(tools, { ...request, d, workspace });
       if (!isUnderLoad) return fastestFlushed(timer, candidates, { flush, flushBytes });
-      return searchUnderLoad(timer, candidates, (algorithm) =>
-        // Scratch memory is there for what the candidates need; other work may be in capture.
-        context.isCapturing
-          ? []
-          : library
-              .variants(descriptors, algorithm)
-              .filter((variant) => variant.workspaceBytes <= workspaceBytes),
-      );
+      return searchUnderLoad(timer, candidates);
     },
   );
 }

@@ -1,7 +1,7 @@
 /** `nautilus convert`: a checkpoint of any format as another, a piece of a tensor at a time, in a thread that Ctrl-C can end. */
 import { extname, resolve } from "node:path";
 import { Worker } from "node:worker_threads";
-import { ConfigError, failureError, formatBytes, note, warn } from "../../../base/index.ts";
+import { ConfigError, failureError, formatBytes, note, warn, countOf } from "../../../base/index.ts";
 import { ProgressLine } from "../../terminal/progress.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { findModel } from "../openModel.ts";
@@ -113,6 +113,6 @@ function report(
   }
   const rate = formatBytes(numBytes / Math.max(seconds, 1e-3));
   process.stdout.write(
-    `${target}: ${numTensors} tensors of ${family} in ${dtype}, ${formatBytes(numBytes)}, ${rate}/s${verifies ? ", verified" : ""}\n`,
+    `${target}: ${countOf(numTensors, "tensor")} of ${family} in ${dtype}, ${formatBytes(numBytes)}, ${rate}/s${verifies ? ", verified" : ""}\n`,
   );
 }

@@ -1,5 +1,5 @@
 /** `nautilus inspect`: prints what a checkpoint is, in lines of 80 columns. */
-import { formatBytes, formatCount } from "../../../base/index.ts";
+import { formatBytes, formatCount, countOf } from "../../../base/index.ts";
 import { describePositions } from "../modelInfo.ts";
 import { findModel } from "../openModel.ts";
 import { describeCheckpoint } from "./describe.ts";
@@ -46,7 +46,7 @@ function modelRows({ format, model, reason, isSupported, parameters, bytes, tens
   if (tensors.length > 0) {
     rows.push([
       "weights",
-      `${formatCount(parameters)} values in ${dtypes}, ${formatBytes(bytes)}, ${tensors.length} tensors`,
+      `${formatCount(parameters)} values in ${dtypes}, ${formatBytes(bytes)}, ${countOf(tensors.length, "tensor")}`,
     ]);
   }
   if (!isSupported && reason !== null) rows.push(["not run", reason]);
@@ -54,7 +54,7 @@ function modelRows({ format, model, reason, isSupported, parameters, bytes, tens
   const { numLayers, width, ffnWidth, vocabSize, numHeads, numKvHeads, headDim, norm, activation } = model;
   rows.push(
     ["family", model.family],
-    ["shape", `${numLayers} layers, width ${width}, ffn ${ffnWidth}, vocabulary ${vocabSize}`],
+    ["shape", `${countOf(numLayers, "layer")}, width ${width}, ffn ${ffnWidth}, vocabulary ${vocabSize}`],
     ["heads", `${numHeads} query, ${numKvHeads} key/value, ${headDim} wide`],
     ["positions", describePositions(model)],
     ["block", `${norm.kind}, ${activation}${model.isGated ? " gated" : ""}, ${biasText(model.biases)}`],

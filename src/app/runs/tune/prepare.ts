@@ -1,7 +1,7 @@
 /** What a tuning run needs before any weight is read: recipe, tokenizer, and data that is checked to the last line. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ConfigError, DataError, formatCount, note } from "../../../base/index.ts";
+import { ConfigError, DataError, formatCount, note, countOf } from "../../../base/index.ts";
 import { openCheckpoint } from "../../../checkpoint/index.ts";
 import type { ModelCheckpoint } from "../../../checkpoint/index.ts";
 import { readTuningData, splitTuningData } from "../../../data/index.ts";
@@ -120,11 +120,12 @@ export function noteStatistics({ data, train, validation }: PreparedTuning): voi
   const { numTokens, numTrained, meanLength, longest, numCutAnswers, numCutPrompts, numDropped } = statistics;
   const share = Math.round((100 * numTrained) / numTokens);
   note(
-    `data       ${train.length} examples, ${validation.length} for validation; ${formatCount(numTokens)} tokens, ${share} % of them learnt; ` +
-      `${meanLength.toFixed(0)} tokens a text, the longest ${longest}`,
+    `data       ${countOf(train.length, "example")}, ${validation.length} for validation; ${formatCount(numTokens)} tokens, ${share} % of them learnt; ` +
+      `${countOf(Math.round(meanLength), "token")} a text, the longest ${longest}`,
   );
   if (numCutAnswers > 0)
-    note(`           ${numCutAnswers} examples lost part of their answer: raise maxLength`);
-  if (numCutPrompts > 0) note(`           ${numCutPrompts} examples lost part of their prompt`);
-  if (numDropped > 0) note(`           ${numDropped} examples left out: nothing of them would be learnt`);
+    note(`           ${countOf(numCutAnswers, "example")} cut in the answer: raise maxLength`);
+  if (numCutPrompts > 0) note(`           ${countOf(numCutPrompts, "example")} cut in the prompt`);
+  if (numDropped > 0)
+    note(`           ${countOf(numDropped, "example")} left out: nothing there would be learnt`);
 }

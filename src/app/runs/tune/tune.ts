@@ -1,7 +1,7 @@
 /** `nautilus tune`: from a recipe to an adapter (or a tuned model), with validation, early stopping and resuming. */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
-import { ConfigError, formatCount, note, writeText } from "../../../base/index.ts";
+import { ConfigError, formatCount, note, writeText, countOf } from "../../../base/index.ts";
 import { showText, textsOf } from "../../../data/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import type { Device } from "../../../device/index.ts";
@@ -185,7 +185,7 @@ function describeRun(
   note(
     `method     ${recipe.method?.method ?? "full"}, ${recipe.objective.kind}: ${trained.toLocaleString("en-US")} trained (${((100 * trained) / parameters).toFixed(3)} %)`,
   );
-  note(`steps      ${numSteps} of ${recipe.batchSize} rows; rows in an epoch: ${rowsPerEpoch}`);
+  note(`steps      ${numSteps} of ${countOf(recipe.batchSize, "row")}; rows in an epoch: ${rowsPerEpoch}`);
   note(describeEstimate(estimate));
 }
 

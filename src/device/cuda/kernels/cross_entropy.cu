@@ -13,6 +13,16 @@ struct Sum {
   float sum;
 };
 
+// e^(x - base); for bf16 as one multiply-add and a power of two.
+template <class Logit>
+__device__ __forceinline__ float exp_below(float x, float base) {
+  return expf(x - base);
+}
+template <>
+__device__ __forceinline__ float exp_below<bf16>(float x, float base) {
+  return fast_exp2(x * log2_of_e - base * log2_of_e);
+}
+
 // -inf minus -inf must give a weight of 1 for an empty sum, not NaN.
 __device__ __forceinline__ float weight_of(float x, float high) { return high == -infinity ? 0.0f : exp_for<T>(x - high); }
 
@@ -63,9 +73,11 @@ extern "C" __global__ void __launch_bounds__(threads)
   const auto take = [&](const float* values, int number) {
     float high = own.high;
     for (int i = 0; i < number; i++) high = max_nan(high, values[i]);
-    own.sum *= weight_of(own.high, high);
-    own.high = high;
-    for (int i = 0; i < number; i++) own.sum += weight_of(values[i], high);
+    // Nothing but -inf so far adds nothing, whatever the base.
+    const float base = high == -infinity ? 0.0f : high;
+    float sum = own.sum * exp_below<T>(own.high, base);
+    for (int i = 0; i < number; i++) sum += exp_below<T>(values[i], base);
+    own = {high, sum};
   };
   // Each thread keeps and reads its own packs, so no barrier is needed.
   const int64_t num_kept_packs = int64_t(num_kept_steps) * threads * packs_per_step;
@@ -99,10 +111,10 @@ extern "C" __global__ void __launch_bounds__(threads)
   if (!write_gradient) return;
 
   const float scale = gradient_scale * (row_scales == nullptr ? 1.0f : row_scales[blockIdx.x]);
-  const auto gradient_of = [&](float logit, int64_t token) {
-    return (exp_for<T>(logit - log_sum) - (token == target ? 1.0f : 0.0f)) * scale;
-  };
-  if (has_single) row[single] = from_float<T>(gradient_of(to_float(row[single]), single));
+  const auto gradient_of = [&](float logit) { return exp_below<T>(logit, log_sum) * scale; };
+  // The target's own logit loses one more; few packs hold it.
+  const float target_gradient = (exp_below<T>(target_logit, log_sum) - 1.0f) * scale;
+  if (has_single) row[single] = from_float<T>(single == target ? target_gradient : gradient_of(to_float(row[single])));
   const int64_t num_steps = ceil_div<int64_t>(num_packs, threads * packs_per_step);
   for (int64_t step = num_steps - 1; step >= 0; step--) {
     const int64_t first = step * threads * packs_per_step + threadIdx.x;
@@ -120,7 +132,12 @@ extern "C" __global__ void __launch_bounds__(threads)
       float values[count];
       unpack(packs[p], values);
 #pragma unroll
-      for (int i = 0; i < count; i++) values[i] = gradient_of(values[i], head + pack * count + i);
+      for (int i = 0; i < count; i++) values[i] = gradient_of(values[i]);
+      const int64_t place = target - (head + pack * count);
+      if (place >= 0 && place < count) {
+#pragma unroll
+        for (int i = 0; i < count; i++) values[i] = i == place ? target_gradient : values[i];
+      }
       store_pack_streaming(body + pack * count, pack_of(values));
     }
   }

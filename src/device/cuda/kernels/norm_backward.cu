@@ -28,14 +28,25 @@ struct Sums {
   float product;
 };
 
-__device__ __forceinline__ Sums row_sums(Sums sums, Sums (&scratch)[32]) {
-  const int num_warps = blockDim.x >> 5;
-  sums = {warp_sum(sums.g), warp_sum(sums.product)};
-  if (num_warps == 1) return sums;
-  if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = sums;
-  __syncthreads();
-  sums = (threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : Sums{0.0f, 0.0f};
-  return {warp_sum(sums.g), warp_sum(sums.product)};
+// Both sums over a block of at most 16 warps, with half the exchanges of one after the other: the lower lanes of a warp add up g, the
+// upper ones the product.
+__device__ __forceinline__ Sums row_sums(Sums sums, Sums (&scratch)[16]) {
+  const int lane = threadIdx.x & 31, num_warps = blockDim.x >> 5;
+  const bool is_upper = lane >= 16;
+  const auto half_sum = [](float x) {
+#pragma unroll
+    for (int offset = 8; offset > 0; offset >>= 1) x += __shfl_xor_sync(full_mask, x, offset);
+    return x;
+  };
+  const float passed = __shfl_xor_sync(full_mask, is_upper ? sums.g : sums.product, 16);
+  float own = half_sum((is_upper ? sums.product : sums.g) + passed);
+  if (num_warps > 1) {
+    float* place = reinterpret_cast<float*>(scratch) + (is_upper ? 1 : 0);
+    if ((lane & 15) == 0) place[2 * (threadIdx.x >> 5)] = own;
+    __syncthreads();
+    own = half_sum((lane & 15) < num_warps ? place[2 * (lane & 15)] : 0.0f);
+  }
+  return {__shfl_sync(full_mask, own, 0), __shfl_sync(full_mask, own, 16)};
 }
 
 // Rows that are under way, in shared memory: each thread copies and reads its own packs of them, so no barrier guards the ring.
@@ -45,7 +56,7 @@ constexpr int num_stages = packs == 1 ? 4 : 2;
 
 template <bool centres, int packs>
 __device__ __forceinline__ void backward_rows(const Backward& args) {
-  __shared__ Sums scratch[2][32];
+  __shared__ Sums scratch[2][16];
   constexpr int stages = num_stages<packs>;
   const int num_packs = args.width / count;
   const float over_width = 1.0f / static_cast<float>(args.width);
@@ -143,7 +154,7 @@ __device__ __forceinline__ void backward_rows(const Backward& args) {
 // Any width and alignment: rows are read twice, the partial sums live in memory.
 template <bool centres>
 __device__ __forceinline__ void backward_any(const Backward& args) {
-  __shared__ Sums scratch[2][32];
+  __shared__ Sums scratch[2][16];
   const int64_t partial_start = blockIdx.x * int64_t(args.width);
   for (int c = threadIdx.x; c < args.width; c += blockDim.x) {
     if (args.dgain_partials != nullptr) args.dgain_partials[partial_start + c] = 0.0f;

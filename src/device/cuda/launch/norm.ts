@@ -101,8 +101,7 @@ function backward(context: LaunchContext, kernels: Family, args: BackwardArgumen
   const op = "layerNormBackward";
   const usesPacks = allowsPacks([dy, x, dsum, dx, gain], [width]);
   const numPacks = usesPacks ? width / packSize(x) : undefined;
-  // One pack for each thread where a block has threads enough: the kernel's ring keeps loads under way.
-  const plan = planRow(kernels, floatDtype(op, x), { numPacks, hasFewRows: true });
+  const plan = planRow(kernels, floatDtype(op, x), { numPacks });
   const sharedBytes = 16 * 3 * plan.block * plan.packs * ringRows(plan.packs);
   const threads = plan.packs === 1 ? 1024 : 512;
   const blocksPerMultiprocessor = Math.max(1, Math.min(8, Math.floor(threads / plan.block)));
