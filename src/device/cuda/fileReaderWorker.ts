@@ -1,7 +1,7 @@
 /** A thread that reads pieces of files: takes the next ticket, waits until it is posted, fills its slot, says so, until it is stopped. */
 import { readSync } from "node:fs";
 import { workerData } from "node:worker_threads";
-import { viewMemory } from "../ffi.ts";
+import { viewMemory } from "../nativeMemory.ts";
 import { controlOffset, pieceWords, stopped, wholeWord, type ReaderData } from "./fileReaderProtocol.ts";
 
 /** Whether all bytes are there; what went wrong otherwise is found by whoever reads the tensor again. */
