@@ -27,13 +27,13 @@ function readAll(
   { numSlots, numThreads }: { numSlots: number; numThreads: number },
 ): (Uint8Array | undefined)[] {
   const memory = Array.from({ length: numSlots }, () => new ArrayBuffer(slotBytes));
-  const readers = new FileReaders({ addresses: memory.map(addressOfMemory), slotBytes, numThreads });
+  const readers = new FileReaders({ numSlots, numThreads });
   try {
     expect(readers.waitForStart()).toBe(true);
     let posted = 0;
     return pieces.map(() => {
       for (; posted < pieces.length && readers.numPending < numSlots; posted++)
-        readers.post({ descriptor, ...pieces[posted] });
+        readers.post({ descriptor, ...pieces[posted], address: addressOfMemory(memory[posted % numSlots]) });
       const { slot, isWhole } = readers.take();
       const { byteLength } = pieces[posted - readers.numPending - 1];
       return isWhole ? new Uint8Array(memory[slot].slice(0, byteLength)) : undefined;
@@ -74,9 +74,10 @@ describe("file readers", () => {
 
   it("waits for the reads under way when it is disposed early", () => {
     const memory = [new ArrayBuffer(slotBytes), new ArrayBuffer(slotBytes)];
-    const readers = new FileReaders({ addresses: memory.map(addressOfMemory), slotBytes, numThreads: 2 });
+    const readers = new FileReaders({ numSlots: 2, numThreads: 2 });
     expect(readers.waitForStart()).toBe(true);
-    for (const position of [0, 500]) readers.post({ descriptor, position, byteLength: slotBytes });
+    for (const [i, position] of [0, 500].entries())
+      readers.post({ descriptor, position, byteLength: slotBytes, address: addressOfMemory(memory[i]) });
     readers.dispose();
     expect(Buffer.compare(new Uint8Array(memory[1]), content.subarray(500, 500 + slotBytes))).toBe(0);
   });

@@ -3,8 +3,9 @@
 /** Words of the control block. */
 export const controlOffset = { numReady: 0, nextTicket: 1, isStopped: 2 } as const;
 export const controlBytes = 12;
-/** Of a slot's piece, as float64, which holds positions beyond 4 GiB: descriptor, position, length, and 1 once all bytes are there. */
-export const fieldBytes = 32;
+/** Float64 words of a slot's piece: descriptor, position, length, the address it goes to, and 1 once all of its bytes are there. */
+export const pieceWords = 5;
+export const wholeWord = 4;
 /** The turn of a slot that no ticket comes to any more. */
 export const stopped = -1;
 
@@ -12,6 +13,5 @@ export interface ReaderData {
   readonly control: SharedArrayBuffer;
   readonly turns: SharedArrayBuffer;
   readonly pieces: SharedArrayBuffer;
-  readonly addresses: readonly number[];
-  readonly slotBytes: number;
+  readonly numSlots: number;
 }

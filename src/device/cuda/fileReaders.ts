@@ -5,7 +5,14 @@
  */
 import { Worker } from "node:worker_threads";
 import { invariant } from "../../base/index.ts";
-import { controlBytes, controlOffset, fieldBytes, stopped, type ReaderData } from "./fileReaderProtocol.ts";
+import {
+  controlBytes,
+  controlOffset,
+  pieceWords,
+  stopped,
+  wholeWord,
+  type ReaderData,
+} from "./fileReaderProtocol.ts";
 
 /** How long the first thread may take to start, on a machine that is busy. */
 const startLimitMs = 10_000;
@@ -15,6 +22,8 @@ export interface FilePiece {
   readonly descriptor: number;
   readonly position: number;
   readonly byteLength: number;
+  /** Where the bytes go; the memory must live until the piece is taken. */
+  readonly address: number;
 }
 
 export class FileReaders {
@@ -27,23 +36,14 @@ export class FileReaders {
   #posted = 0;
   #taken = 0;
 
-  /** `addresses`: a place of `slotBytes` each for a piece. They must live until `dispose` returns. */
-  constructor({
-    addresses,
-    slotBytes,
-    numThreads,
-  }: {
-    addresses: readonly number[];
-    slotBytes: number;
-    numThreads: number;
-  }) {
-    invariant(numThreads > 0 && addresses.length >= numThreads, "a slot for every thread that reads");
-    this.#numSlots = addresses.length;
-    const turns = new SharedArrayBuffer(4 * this.#numSlots);
-    const pieces = new SharedArrayBuffer(fieldBytes * this.#numSlots);
+  constructor({ numSlots, numThreads }: { numSlots: number; numThreads: number }) {
+    invariant(numThreads > 0 && numSlots >= numThreads, "a slot for every thread that reads");
+    this.#numSlots = numSlots;
+    const turns = new SharedArrayBuffer(4 * numSlots);
+    const pieces = new SharedArrayBuffer(8 * pieceWords * numSlots);
     this.#turns = new Int32Array(turns);
     this.#pieces = new Float64Array(pieces);
-    const data: ReaderData = { control: this.#control, turns, pieces, addresses, slotBytes };
+    const data: ReaderData = { control: this.#control, turns, pieces, numSlots };
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
     const url = new URL(`./fileReaderWorker.${extension}`, import.meta.url);
     for (let thread = 0; thread < numThreads; thread++) {
@@ -64,16 +64,16 @@ export class FileReaders {
     return this.#posted - this.#taken;
   }
 
-  /** The slot that the next `post` reads into; its bytes must be free. */
+  /** The slot of the next `post`. */
   get nextSlot(): number {
     return this.#posted % this.#numSlots;
   }
 
-  /** Starts a read into `nextSlot`. */
-  post({ descriptor, position, byteLength }: FilePiece): void {
+  /** Starts a read. */
+  post({ descriptor, position, byteLength, address }: FilePiece): void {
     invariant(this.numPending < this.#numSlots, "a slot is free");
     const slot = this.nextSlot;
-    this.#pieces.set([descriptor, position, byteLength, 0], 4 * slot);
+    this.#pieces.set([descriptor, position, byteLength, address, 0], pieceWords * slot);
     Atomics.store(this.#turns, slot, 2 * this.#posted + 1);
     Atomics.notify(this.#turns, slot);
     this.#posted++;
@@ -85,10 +85,10 @@ export class FileReaders {
     const slot = this.#taken % this.#numSlots;
     Atomics.wait(this.#turns, slot, 2 * this.#taken + 1);
     this.#taken++;
-    return { slot, isWhole: this.#pieces[4 * slot + 3] === 1 };
+    return { slot, isWhole: this.#pieces[pieceWords * slot + wholeWord] === 1 };
   }
 
-  /** Waits for the reads under way; the threads end by themselves and touch no slot any more. */
+  /** Waits for the reads under way; the threads end by themselves and touch no memory any more. */
   dispose(): void {
     while (this.numPending > 0) this.take();
     Atomics.store(this.#words, controlOffset.isStopped, 1);

@@ -37,19 +37,22 @@ export function uploadFileRanges(
   const totalBytes = uploads.reduce((total, { byteLength }) => total + byteLength, 0);
   if (totalBytes < leastBytes) return uploads.map((_, index) => index);
   const pieces = cut(uploads, blockBytes);
+  const numSlots = 2 * numThreads + numCopying;
   const blocks: PinnedBlock[] = [];
   let readers: FileReaders | undefined;
   const failed = new Set<number>();
   try {
-    for (let i = 0; i < 2 * numThreads + numCopying; i++) blocks.push(new PinnedBlock(session, blockBytes));
-    const addresses = blocks.map(({ address }) => address);
-    readers = new FileReaders({ addresses, slotBytes: blockBytes, numThreads });
+    // The threads start while memory is pinned: each takes a tenth of a second.
+    readers = new FileReaders({ numSlots, numThreads });
+    for (let slot = 0; slot < Math.min(numSlots, pieces.length); slot++)
+      blocks.push(new PinnedBlock(session, blockBytes));
     if (!readers.waitForStart()) return uploads.map((_, index) => index);
     let posted = 0;
     for (const { upload, byteLength, address } of pieces) {
-      while (posted < pieces.length && readers.numPending < blocks.length - numCopying) {
-        blocks[readers.nextSlot].wait();
-        readers.post(pieces[posted]);
+      while (posted < pieces.length && readers.numPending < numSlots - numCopying) {
+        const block = blocks[readers.nextSlot];
+        block.wait();
+        readers.post({ ...pieces[posted], address: block.address });
         posted++;
       }
       const { slot, isWhole } = readers.take();
