@@ -124,12 +124,14 @@ interface Totals {
   /** Answered, of pieces that are not logged yet. */
   numUnderWay: number;
   numAll: number;
+  /** Of any task: the others stop after the piece they are at. */
+  failure?: { error: unknown };
 }
 
 /** Two at a time, in order: the beginning of a task, which is one prompt, and its last requests leave the model's steps half empty. */
 const tasksAtOnce = 2;
 
-/** Throws the first error when what was begun has ended. */
+/** Throws the first error when the pieces that were begun have ended. */
 async function runTasks(
   model: LanguageModel,
   planned: readonly PlannedTask[],
@@ -137,19 +139,18 @@ async function runTasks(
   totals: Totals,
 ): Promise<void> {
   const queue = planned.values();
-  let failure: { error: unknown } | undefined;
   const runSome = async (): Promise<void> => {
     for (const entry of queue) {
       try {
         await runTask(model, entry, options, totals);
       } catch (error) {
-        failure ??= { error };
+        totals.failure ??= { error };
       }
-      if (failure !== undefined || options.signal?.aborted === true) return;
+      if (totals.failure !== undefined || options.signal?.aborted === true) return;
     }
   };
   await Promise.all(Array.from({ length: tasksAtOnce }, runSome));
-  if (failure !== undefined) throw failure.error;
+  if (totals.failure !== undefined) throw totals.failure.error;
 }
 
 async function runTask(
@@ -166,7 +167,7 @@ async function runTask(
     onProgress?.({ task: task.name, numDoneRequests, numRequests: totals.numAll });
   };
   for (let next = 0; next < numScored;) {
-    if (signal?.aborted === true) return;
+    if (signal?.aborted === true || totals.failure !== undefined) return;
     const piece: Sample[] = [];
     let numRequests = 0;
     for (; next < numScored && numRequests < requestsAtOnce; next++) {
