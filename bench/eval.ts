@@ -78,7 +78,7 @@ for (const name of values.tasks.split(",")) {
     limit: values.limit === undefined ? undefined : Number(values.limit),
     bootstrapIterations: 0,
   });
-  const { numPromptTokens, numCachedPromptTokens } = engine.statistics();
+  const { numPromptTokens, numCachedPromptTokens, numSteps, stepSeconds, waitSeconds } = engine.statistics();
   const numRead = numPromptTokens - numCachedPromptTokens;
   rows.push({
     task: name,
@@ -88,6 +88,11 @@ for (const name of values.tasks.split(",")) {
     shareOfPrefill: numRead / seconds / fresh,
     savedByPrefixes: numCachedPromptTokens / numPromptTokens,
     numPromptTokens,
+    numSteps,
+    rowsPerStep: numRead / numSteps,
+    /** Of the time: within steps, and of that waiting for the device. */
+    stepShare: stepSeconds / seconds,
+    waitShare: waitSeconds / seconds,
   });
 }
 
@@ -100,7 +105,8 @@ else {
   for (const row of rows) {
     process.stdout.write(
       `${row.task}: ${row.numPromptTokens} tokens of prompts in ${row.seconds.toFixed(1)} s = ${row.promptTokensPerSecond.toFixed(0)} tokens/s asked; ` +
-        `${(100 * row.savedByPrefixes).toFixed(1)} % found in the cache; the rest read at ${row.readTokensPerSecond.toFixed(0)} tokens/s, ${(100 * row.shareOfPrefill).toFixed(0)} % of fresh prompts\n`,
+        `${(100 * row.savedByPrefixes).toFixed(1)} % found in the cache; the rest read at ${row.readTokensPerSecond.toFixed(0)} tokens/s, ${(100 * row.shareOfPrefill).toFixed(0)} % of fresh prompts; ` +
+        `${row.numSteps} steps of ${row.rowsPerStep.toFixed(0)} rows, ${(100 * row.stepShare).toFixed(0)} % of the time in steps, ${(100 * row.waitShare).toFixed(0)} % waiting for the device\n`,
     );
   }
 }

@@ -1,19 +1,21 @@
 /**
- * Before and after: how many of the held-out questions the model answers word for word, as the base and as tuned.
- *   node examples/tune/evaluate.ts [base] [tuned]
+ * Before and after: how many of the held-out questions the model answers word for word, as the base and with the adapter.
+ *   node examples/tune/evaluate.ts [base] [adapter]
  */
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { openEngine } from "../../src/app/api/openEngine.ts";
 import { parseSampling } from "../../src/infer/index.ts";
 
-const [base = "runs/demo", tuned = "runs/pirate"] = process.argv.slice(2);
+const demonstration = fileURLToPath(new URL("../../demo/nautilus-demo-20m", import.meta.url));
+const [model = demonstration, tuned = "runs/pirate"] = process.argv.slice(2);
 const rows = readFileSync(new URL("pirate-held-out.jsonl", import.meta.url), "utf8")
   .trim()
   .split("\n")
   .map((line) => JSON.parse(line) as { input: string; output: string });
 
-for (const [name, model] of Object.entries({ before: base, after: tuned })) {
-  await using open = await openEngine({ model, maxSequences: rows.length });
+for (const [name, adapter] of Object.entries({ before: undefined, after: tuned })) {
+  await using open = await openEngine({ model, adapter, maxSequences: rows.length });
   const { engine, tokenizer } = open;
   const answers = await Promise.all(
     rows.map(async ({ input }) => {

@@ -18,6 +18,17 @@ export interface ByteSource extends Disposable {
   readonly byteLength: number;
   /** Fills `into` with the bytes from `position` on. Throws CheckpointError when they are not all there, FileError. */
   readInto(into: Uint8Array, position: number): void;
+  /** Where in an open file the bytes lie, for readers of many ranges at once; absent where they lie in none. */
+  fileRange?(position: number, byteLength: number): FileRange;
+}
+
+/** Bytes of a file that stays open as long as its source. */
+export interface FileRange {
+  readonly descriptor: number;
+  readonly position: number;
+  readonly byteLength: number;
+  /** To be called with the bytes read since the last call, by whoever reads them without the source. */
+  readonly onRead?: ((byteLength: number) => void) | undefined;
 }
 
 class FileBytes implements ByteSource {
@@ -53,6 +64,12 @@ class FileBytes implements ByteSource {
         throw truncated(this.path, { needed: position + into.byteLength, got: position + done });
       done += numRead;
     }
+  }
+
+  fileRange(position: number, byteLength: number): FileRange {
+    invariant(this.#descriptor !== undefined, `open file ${this.path}`);
+    expectRange(this, { position, byteLength });
+    return { descriptor: this.#descriptor, position, byteLength };
   }
 
   [Symbol.dispose](): void {

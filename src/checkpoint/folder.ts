@@ -14,6 +14,7 @@ import {
   withFileErrors,
   writeText,
 } from "../base/index.ts";
+import type { FileRange } from "./bytes.ts";
 import { openSafetensors, writeSafetensors } from "./safetensors.ts";
 import type { TensorHeader, WriteOptions } from "./safetensors.ts";
 import { openTorchFile } from "./torch/torchFile.ts";
@@ -88,6 +89,10 @@ class ShardedFolder implements TensorSource {
 
   readInto(name: string, into: Uint8Array, byteOffset?: number): void {
     this.#source(name).readInto(name, into, byteOffset);
+  }
+
+  fileRange(name: string): FileRange | undefined {
+    return this.#source(name).fileRange?.(name);
   }
 
   dispose(): void {

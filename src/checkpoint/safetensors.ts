@@ -137,7 +137,8 @@ function readEntries(
     const start = dataStart + offsets[0];
     ranges.push({ name, start, end: start + byteLength });
     const readRange = (into: Uint8Array, byteOffset: number): void => file.readInto(into, start + byteOffset);
-    tensors.set(name, { dtype, shape, byteLength, readRange });
+    const fileRange = () => file.fileRange?.(start, byteLength);
+    tensors.set(name, { dtype, shape, byteLength, readRange, fileRange });
   }
   let end = dataStart;
   for (const range of ranges.sort((a, b) => a.start - b.start || a.end - b.end)) {

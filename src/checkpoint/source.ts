@@ -3,7 +3,7 @@
  * Bytes are row-major and little-endian whatever the format keeps.
  */
 import { CheckpointError, invariant, nearest, numElements } from "../base/index.ts";
-import type { RangeReader } from "./bytes.ts";
+import type { FileRange, RangeReader } from "./bytes.ts";
 
 /** Element types of stored tensors; the 8-bit floats and the wide unsigned integers are names only here. */
 export const storedDtypeBytes = {
@@ -45,12 +45,15 @@ export interface TensorSource extends Disposable {
   read(name: string): Uint8Array<ArrayBuffer>;
   /** Fills `into` with the tensor's bytes from `byteOffset` on. Throws CheckpointError, FileError. */
   readInto(name: string, into: Uint8Array, byteOffset?: number): void;
+  /** Where in one open file the tensor's bytes lie as they are read; absent or undefined where they are put together. */
+  fileRange?(name: string): FileRange | undefined;
   dispose(): void;
 }
 
 /** A tensor of a source: what it is and how its bytes are got. */
 export interface StoredTensor extends StoredTensorInfo {
   readonly readRange: RangeReader;
+  readonly fileRange?: (() => FileRange | undefined) | undefined;
 }
 
 /** Bytes of a stored tensor. Not a safe integer when a damaged shape says so: compare, do not allocate. */
@@ -117,6 +120,11 @@ class TensorTable implements TensorSource {
     invariant(this.#release !== undefined, `open checkpoint ${this.path}`);
     invariant(byteOffset >= 0 && byteOffset + into.byteLength <= byteLength, `range within tensor ${name}`);
     readRange(into, byteOffset);
+  }
+
+  fileRange(name: string): FileRange | undefined {
+    invariant(this.#release !== undefined, `open checkpoint ${this.path}`);
+    return this.info(name).fileRange?.();
   }
 
   dispose(): void {

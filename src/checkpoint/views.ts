@@ -9,7 +9,8 @@ export function renamedView(source: TensorSource, storedNames: ReadonlyMap<strin
   const table = new Map<string, StoredTensor>();
   for (const stored of source.names()) {
     const name = newNames.get(stored);
-    if (name !== undefined) table.set(name, throughTo(source, stored));
+    if (name === undefined) continue;
+    table.set(name, { ...throughTo(source, stored), fileRange: () => source.fileRange?.(stored) });
   }
   return viewOf(source, table);
 }
@@ -27,6 +28,10 @@ export function observedView(
       readRange(into, byteOffset) {
         tensor.readRange(into, byteOffset);
         onRead(name, into.byteLength);
+      },
+      fileRange() {
+        const range = source.fileRange?.(name);
+        return range && { ...range, onRead: (byteLength) => onRead(name, byteLength) };
       },
     });
   }

@@ -71,6 +71,21 @@ export interface MemoryStatistics {
  */
 export type Tuning = "repeated" | "all" | "none";
 
+/** A range of a file that is open in this process. */
+export interface FileRange {
+  readonly descriptor: number;
+  readonly position: number;
+  readonly byteLength: number;
+  /** Called with the bytes that have arrived since the last call. */
+  readonly onRead?: ((byteLength: number) => void) | undefined;
+}
+
+/** A range of a file and its place on the device. */
+export interface FileTransfer extends FileRange {
+  readonly target: DeviceBuffer;
+  readonly byteOffset: number;
+}
+
 export interface Device extends Disposable {
   readonly kind: DeviceKind;
   /** For people: "AMD EPYC, 2 threads, avx512-bf16". */
@@ -83,6 +98,11 @@ export interface Device extends Disposable {
   supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean;
   /** Queues a copy to the device; `bytes` may be changed as soon as this returns. */
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void;
+  /**
+   * Reads ranges of files to the device, many at once, and waits for them. Gives those that are left to `upload`: because they
+   * could not be read whole, or because it is as fast. Absent where it always is.
+   */
+  uploadFiles?(transfers: readonly FileTransfer[]): FileTransfer[];
   /** Waits for queued work and fills `into`. */
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void;
   /** Queues a copy from the device without waiting. */

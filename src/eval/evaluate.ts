@@ -19,7 +19,7 @@ export interface EvaluateOptions {
   seed?: number;
   temperature?: number | undefined;
   bootstrapIterations?: number;
-  /** Requests that the model gets at once. */
+  /** Requests that the model gets at once: many, since the last of them leave its steps half empty. Default 2048. */
   requestsAtOnce?: number;
   /** Folder for the logs, one file a task; without one nothing is kept. */
   logFolder?: string | undefined;
@@ -84,11 +84,12 @@ export async function evaluate(
   // All data is looked for before anything is computed.
   const planned: PlannedTask[] = [];
   for (const task of tasks) planned.push(await plan(task, store, { ...options, openOptions }));
-  const totals = { numDone: 0, numAll: planned.reduce((sum, entry) => sum + numRequestsOf(entry), 0) };
-  for (const entry of planned) {
-    await runTask(model, entry, options, totals);
-    if (options.signal?.aborted === true) break;
-  }
+  const totals = {
+    numDone: 0,
+    numUnderWay: 0,
+    numAll: planned.reduce((sum, entry) => sum + numRequestsOf(entry), 0),
+  };
+  await runTasks(model, planned, options, totals);
   const results = planned.map((entry) => resultOf(entry, { ...options, openOptions }));
   const isPartial = results.some(({ samples, numScored }) => samples.length < numScored);
   return {
@@ -118,16 +119,55 @@ function numRequestsOf({ open, numScored }: PlannedTask): number {
   return numScored === 0 ? 0 : open.sample(0).requests.length * numScored;
 }
 
+interface Totals {
+  numDone: number;
+  /** Answered, of pieces that are not logged yet. */
+  numUnderWay: number;
+  numAll: number;
+  /** Of any task: the others stop after the piece they are at. */
+  failure?: { error: unknown };
+}
+
+/** Two at a time, in order: the beginning of a task, which is one prompt, and its last requests leave the model's steps half empty. */
+const tasksAtOnce = 2;
+
+/** Throws the first error when the pieces that were begun have ended. */
+async function runTasks(
+  model: LanguageModel,
+  planned: readonly PlannedTask[],
+  options: EvaluateOptions,
+  totals: Totals,
+): Promise<void> {
+  const queue = planned.values();
+  const runSome = async (): Promise<void> => {
+    for (const entry of queue) {
+      try {
+        await runTask(model, entry, options, totals);
+      } catch (error) {
+        totals.failure ??= { error };
+      }
+      if (totals.failure !== undefined || options.signal?.aborted === true) return;
+    }
+  };
+  await Promise.all(Array.from({ length: tasksAtOnce }, runSome));
+  if (totals.failure !== undefined) throw totals.failure.error;
+}
+
 async function runTask(
   model: LanguageModel,
   { task, open, numScored, log, done }: PlannedTask,
-  { requestsAtOnce = 512, signal, onProgress }: EvaluateOptions,
-  totals: { numDone: number; numAll: number },
+  { requestsAtOnce = 2048, signal, onProgress }: EvaluateOptions,
+  totals: Totals,
 ): Promise<void> {
-  const report = (numDone: number): void =>
-    onProgress?.({ task: task.name, numDoneRequests: totals.numDone + numDone, numRequests: totals.numAll });
+  let numReported = 0;
+  const report = (numDone: number): void => {
+    totals.numUnderWay += numDone - numReported;
+    numReported = numDone;
+    const numDoneRequests = totals.numDone + totals.numUnderWay;
+    onProgress?.({ task: task.name, numDoneRequests, numRequests: totals.numAll });
+  };
   for (let next = 0; next < numScored;) {
-    if (signal?.aborted === true) return;
+    if (signal?.aborted === true || totals.failure !== undefined) return;
     const piece: Sample[] = [];
     let numRequests = 0;
     for (; next < numScored && numRequests < requestsAtOnce; next++) {

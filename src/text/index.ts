@@ -8,6 +8,7 @@ export {
   ChatTemplates,
   loadChatTemplates,
 } from "./chat/chatTemplate.ts";
+export * from "./chat/conversation.ts";
 export * from "./chat/nemotronPrompts.ts";
 export { type EncodedPair, encodePair, prefixTokenOf } from "./encodePair.ts";
 export * from "./languageModel.ts";

@@ -22,6 +22,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { listCheckpoints } from "../../src/train/index.ts";
 import { startCli } from "./run-cli.ts";
 import type { CliResult } from "./run-cli.ts";
+import { tinyRecipe } from "./tinyRecipe.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "nautilus-mistakes-"));
 const at = (...parts: string[]): string => join(folder, ...parts);
@@ -29,25 +30,10 @@ const run = (args: readonly string[]): Promise<CliResult> => startCli(args, { cw
 const env = { HF_HUB_CACHE: at("hub"), HF_ENDPOINT: "http://127.0.0.1:9", HF_TOKEN: "" };
 
 const recipe = {
+  ...tinyRecipe,
   run: "new",
-  model: {
-    preset: "nemotron-tiny",
-    width: 32,
-    ffnWidth: 64,
-    numLayers: 2,
-    numHeads: 2,
-    numKvHeads: 2,
-    headDim: 16,
-  },
-  tokenizer: { vocabSize: 320, sampleBytes: 100_000 },
-  data: { train: [{ source: { kind: "tree", paths: "texts" } }], split: "80,20,0" },
-  sequenceLength: 32,
   totalTokens: 1024,
-  batchTokens: 256,
-  microBatchSequences: 4,
   optim: { lr: 0.01, minLr: 0.001, warmupTokens: 256 },
-  device: "cpu",
-  threads: 1,
 };
 
 beforeAll(async () => {

@@ -19,6 +19,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RandomStream, sha256File } from "../../src/base/index.ts";
 import { listCheckpoints, readMetrics } from "../../src/train/index.ts";
 import { runCli, startCli } from "./run-cli.ts";
+import { tinyRecipe } from "./tinyRecipe.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -35,26 +36,11 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const recipe = {
+  ...tinyRecipe,
   run: "unset",
-  model: {
-    preset: "nemotron-tiny",
-    width: 32,
-    ffnWidth: 64,
-    numLayers: 2,
-    numHeads: 2,
-    numKvHeads: 2,
-    headDim: 16,
-  },
-  tokenizer: { vocabSize: 320, sampleBytes: 100_000 },
-  data: { train: [{ source: { kind: "tree", paths: "texts" } }], split: "80,20,0" },
-  sequenceLength: 32,
   totalTokens: 60 * 256,
-  batchTokens: 256,
-  microBatchSequences: 4,
   precision: "bf16",
   optim: { lr: 0.01, minLr: 0.001, warmupTokens: 512, moments: "bf16", master: false },
-  device: "cpu",
-  threads: 1,
   evaluation: { everySteps: 20 },
   checkpoint: { everySteps: 2 },
 };

@@ -114,8 +114,19 @@ describe("generate", () => {
   it("says that the context's end was reached before --max-tokens, and only then", async () => {
     const generate = (maxTokens: string, ...more: string[]) =>
       runCli(
-        ...["generate", "--model", model, "--prompt", "fox", "--max-tokens", maxTokens],
-        ...["--device", "cpu", "--json", "--min-tokens", maxTokens, ...more],
+        "generate",
+        "--model",
+        model,
+        "--prompt",
+        "fox",
+        "--max-tokens",
+        maxTokens,
+        "--min-tokens",
+        maxTokens,
+        "--device",
+        "cpu",
+        "--json",
+        ...more,
       );
     const long = await generate("200");
     expect(long.code, long.stderr).toBe(0);

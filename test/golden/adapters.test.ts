@@ -2,10 +2,9 @@
  * Adapters against PEFT: files read there give its logits here, and what is written here has its tensors; neutral starts change nothing,
  * merged is unmerged. Fixtures: test/fixtures/generate/adapters.py.
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { numElements } from "../../src/base/index.ts";
 import { openSafetensors } from "../../src/checkpoint/index.ts";
@@ -24,13 +23,10 @@ import {
 } from "../../src/models/index.ts";
 import type { Adapter, AdapterConfigInput } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
+import { adapterFixture, largestDifference, logitsOf, readGolden } from "./adapterFixture.ts";
 
-const fixture = (name: string): string =>
-  fileURLToPath(new URL(`../fixtures/adapters/${name}`, import.meta.url));
-const golden = JSON.parse(readFileSync(fixture("logits.json"), "utf8")) as {
-  tokens: number[][];
-  logits: Record<string, number[]>;
-};
+const fixture = adapterFixture;
+const golden = readGolden("logits.json");
 
 let device: Device;
 let context: Context;
@@ -52,31 +48,8 @@ afterAll(() => {
 });
 
 /** Logits of the fixture's tokens, without those of virtual tokens. */
-function logits(model: Decoder, numVirtual = 0): Float64Array {
-  const { vocabSize } = model.config;
-  const virtual = Array.from({ length: numVirtual }, (_, i) => vocabSize + i);
-  const rows = golden.tokens.flatMap((tokens) => [...virtual, ...tokens]);
-  const sequenceLength = numVirtual + golden.tokens[0].length;
-  const all = context.scope(() => {
-    const hidden = model.forward(context, {
-      tokens: context.tensor(rows, [rows.length], "i32"),
-      positions: context.tensor(
-        rows.map((_, row) => row % sequenceLength),
-        [rows.length],
-        "i32",
-      ),
-      numSequences: golden.tokens.length,
-      sequenceLength,
-    });
-    return model.logits(context, hidden).toArray();
-  });
-  return all.filter((_, i) => Math.floor(i / vocabSize) % sequenceLength >= numVirtual);
-}
-
-function largestDifference(got: ArrayLike<number>, expected: ArrayLike<number>): number {
-  expect(got.length).toBe(expected.length);
-  return Array.from(got).reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
-}
+const logits = (model: Decoder, numVirtual = 0): Float64Array =>
+  logitsOf(context, model, { tokens: golden.tokens, numVirtual });
 
 const family = () => modelFamily(decoder.config);
 

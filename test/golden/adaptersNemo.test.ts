@@ -20,13 +20,10 @@ import {
 } from "../../src/models/index.ts";
 import type { Decoder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
+import { adapterFixture, largestDifference, logitsOf, readGolden } from "./adapterFixture.ts";
 
-const fixture = (name: string): string =>
-  fileURLToPath(new URL(`../fixtures/adapters/${name}`, import.meta.url));
-const golden = JSON.parse(readFileSync(fixture("nemo/logits.json"), "utf8")) as {
-  tokens: number[][];
-  logits: Record<string, number[]>;
-};
+const fixture = adapterFixture;
+const golden = readGolden("nemo/logits.json");
 
 let device: Device;
 let context: Context;
@@ -45,28 +42,7 @@ afterAll(() => {
   rmSync(scratch, { recursive: true });
 });
 
-function logits(model: Decoder): Float64Array {
-  const rows = golden.tokens.flat();
-  const sequenceLength = golden.tokens[0].length;
-  return context.scope(() => {
-    const hidden = model.forward(context, {
-      tokens: context.tensor(rows, [rows.length], "i32"),
-      positions: context.tensor(
-        rows.map((_, row) => row % sequenceLength),
-        [rows.length],
-        "i32",
-      ),
-      numSequences: golden.tokens.length,
-      sequenceLength,
-    });
-    return model.logits(context, hidden).toArray();
-  });
-}
-
-function largestDifference(got: ArrayLike<number>, expected: ArrayLike<number>): number {
-  expect(got.length).toBe(expected.length);
-  return Array.from(got).reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
-}
+const logits = (model: Decoder): Float64Array => logitsOf(context, model, golden);
 
 describe("NeMo's LoRA", () => {
   it.each([

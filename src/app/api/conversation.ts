@@ -1,9 +1,7 @@
 /**
- * A conversation as the tokens that a model continues: by its own chat template, or in the format of Nemotron's chat models where it
- * has none, as the server does it.
+ * A conversation as the tokens that a model continues, and what ends the answer: as the server does it.
  */
-import { DataError } from "../../base/index.ts";
-import { holdsTurnMark, nemotronChatPrompt, nemotronStop } from "../../text/index.ts";
+import { nemotronText, templateText } from "../../text/index.ts";
 import type { ChatMessage, ChatTemplates, Tokenizer } from "../../text/index.ts";
 
 export interface ConversationPrompt {
@@ -19,19 +17,13 @@ export function conversationPrompt(
   { tokenizer, chatTemplates }: { tokenizer: Tokenizer; chatTemplates: ChatTemplates },
   messages: readonly ChatMessage[],
 ): ConversationPrompt {
-  const encode = (text: string): number[] => Array.from(tokenizer.encode(text, { specialTokens: "parse" }));
-  if (chatTemplates.names.length > 0) {
-    const text = chatTemplates.render(messages, { addGenerationPrompt: true });
-    return { prompt: encode(text), stop: [], endTokens: [] };
-  }
-  const forged = messages.findIndex(({ content }) => content !== null && holdsTurnMark(content));
-  if (forged >= 0) {
-    throw new DataError("chat", `expected messages without turn marks, got some in message ${forged}`, {
-      hint: "they would be read as turns of their own",
-    });
-  }
-  const mark = tokenizer.specialTokens.get(nemotronStop);
-  // A turn ends in a newline and the mark of the next: neither is part of the answer.
-  const stop = [`\n${nemotronStop}`, nemotronStop];
-  return { prompt: encode(nemotronChatPrompt(messages)), stop, endTokens: mark === undefined ? [] : [mark] };
+  const { text, stops, endTokens, dropsLastNewline } =
+    chatTemplates.names.length > 0
+      ? templateText(chatTemplates, messages, { addGenerationPrompt: true })
+      : nemotronText(tokenizer, messages, { format: "chat" });
+  return {
+    prompt: Array.from(tokenizer.encode(text, { specialTokens: "parse" })),
+    stop: dropsLastNewline ? stops.flatMap((stop) => [`\n${stop}`, stop]) : stops,
+    endTokens,
+  };
 }

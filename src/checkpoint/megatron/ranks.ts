@@ -6,7 +6,7 @@ import { CheckpointError } from "../../base/index.ts";
 import type { FileTree } from "../fileTree.ts";
 import { tensorTable } from "../source.ts";
 import type { TensorSource } from "../source.ts";
-import { PickleRecord } from "../torch/pickle.ts";
+import { PickleRecord } from "../torch/pickleValues.ts";
 import { readTorchFile } from "../torch/torchFile.ts";
 import { mergeMegatronRanks, throughTo } from "./canonical.ts";
 

@@ -7,7 +7,8 @@ import { checkpointFixture, described, expectedTensors } from "../../../test/che
 import { CheckpointError } from "../../base/index.ts";
 import { openFileBytes } from "../bytes.ts";
 import { openCheckpointFolder } from "../folder.ts";
-import { PickleRecord, readPickle } from "./pickle.ts";
+import { readPickle } from "./pickle.ts";
+import { PickleRecord } from "./pickleValues.ts";
 import { ByteCursor } from "../cursor.ts";
 import { openTorchFile } from "./torchFile.ts";
 import { torchRules } from "./values.ts";

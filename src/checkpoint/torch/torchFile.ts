@@ -10,7 +10,7 @@ import { storedByteLength, storedDtypeBytes, tensorTable } from "../source.ts";
 import type { StoredTensor, TensorSource } from "../source.ts";
 import { looksLikeZip, openZip } from "../zip.ts";
 import { readPickle } from "./pickle.ts";
-import type { PickleRules } from "./pickle.ts";
+import type { PickleRules } from "./pickleValues.ts";
 import { ByteCursor } from "../cursor.ts";
 import { gatherStrided, isContiguous } from "./strided.ts";
 import { TorchStorage, torchRules, TorchTensor } from "./values.ts";

@@ -5,8 +5,8 @@
  */
 import { CheckpointError } from "../../base/index.ts";
 import type { StoredDtype } from "../source.ts";
-import { asRecord, PickleGlobal } from "./pickle.ts";
-import type { GlobalBuilder, PickleRules } from "./pickle.ts";
+import { asRecord, PickleGlobal } from "./pickleValues.ts";
+import type { GlobalBuilder, PickleRules } from "./pickleValues.ts";
 
 /** A storage that the file holds under `key`; untyped ones (dtype undefined) count bytes. */
 export class TorchStorage {

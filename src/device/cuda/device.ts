@@ -16,6 +16,7 @@ import type {
   Device,
   DeviceBuffer,
   DeviceGraph,
+  FileTransfer,
   MemoryStatistics,
   OpArguments,
   Readback,
@@ -25,6 +26,7 @@ import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
 import { CudaLaunchContext } from "./context.ts";
 import { attentionPolicy, CudnnAttention } from "./cudnn/launch.ts";
+import { uploadFileRanges, type FileUploadOptions } from "./fileUpload.ts";
 import { CudaGraph } from "./graph.ts";
 import { cudaKernels, supportsDtypes } from "./kernels.ts";
 import { addressOfBuffer, type CudaKernels, type LaunchContext } from "./launcher.ts";
@@ -123,6 +125,16 @@ export class CudaDevice implements Device {
     this.#enter();
     this.#refuseInCapture("upload");
     this.#staging.upload(place(target, byteOffset, bytes.byteLength), bytes);
+  }
+
+  uploadFiles(transfers: readonly FileTransfer[], options?: FileUploadOptions): FileTransfer[] {
+    this.#enter();
+    this.#refuseInCapture("uploadFiles");
+    const uploads = transfers.map(({ target, byteOffset, ...range }) => ({
+      ...range,
+      address: place(target, byteOffset, range.byteLength),
+    }));
+    return uploadFileRanges(this.#session, uploads, options).map((index) => transfers[index]);
   }
 
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void {

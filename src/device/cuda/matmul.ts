@@ -73,6 +73,23 @@ function alignmentOf(value: number): number {
   return Math.min(256, value % 256 === 0 ? 256 : value & -value);
 }
 
+/**
+ * Whether training makes such a product in every step: whole 64s, or the few columns of an adapter's rank on one side. Few rows are an
+ * activation's (which come and go) unless a is transposed, as in the gradient of a weight.
+ */
+export function isRegular({
+  m,
+  n,
+  k,
+  transposeA,
+}: Pick<MatmulArguments, "m" | "n" | "k" | "transposeA">): boolean {
+  const isWhole = (size: number): boolean => size % 64 === 0;
+  const isRank = (size: number): boolean => size < 64 && size % 8 === 0;
+  const numWhole = [m, n, k].filter(isWhole).length;
+  if (numWhole === 3) return true;
+  return numWhole === 2 && (isRank(n) || isRank(k) || (transposeA === 1 && isRank(m)));
+}
+
 export class CudaMatmul {
   readonly #session: CudaSession;
   readonly #memory: CudaMemory;
@@ -246,8 +263,8 @@ export class CudaMatmul {
 
   /**
    * The fastest algorithm as timed before on this kind of machine, else timed now, else the library's first choice. Unless the caller
-   * says otherwise, shapes that come and go (rows that are no multiple of 64, outside of a graph) are not worth the time; in
-   * deterministic mode the choice may not hang on a clock.
+   * says otherwise, shapes that come and go (see isRegular), outside of a graph, are not worth the time; in deterministic mode the
+   * choice may not hang on a clock.
    */
   #choose(
     context: LaunchContext,
@@ -255,7 +272,7 @@ export class CudaMatmul {
   ): LtAlgorithm | undefined {
     const { key, problem, descriptors, product } = request;
     const { m, n, k } = product;
-    const isRepeated = context.isCapturing || (m % 64 === 0 && n % 64 === 0 && k % 64 === 0);
+    const isRepeated = context.isCapturing || isRegular(product);
     const isWorthTiming =
       !context.isDeterministic &&
       2 * m * n * k >= leastTimedFlops &&

@@ -26,7 +26,7 @@ export interface EngineLanguageModelOptions {
   /** For reports. */
   name: string;
   tokenizer: Tokenizer;
-  /** Requests given to the engine at once: enough to fill its steps. */
+  /** Requests given to the engine at once: enough to fill its steps. Default 2048. */
   maxConcurrent?: number;
   /** Name of a loaded adapter that all requests go through. */
   adapter?: string | undefined;
@@ -50,7 +50,7 @@ export class EngineLanguageModel implements LanguageModel {
     this.name = options.name;
     this.tokenizer = options.tokenizer;
     this.#engine = engine;
-    this.#maxConcurrent = options.maxConcurrent ?? 512;
+    this.#maxConcurrent = options.maxConcurrent ?? 2048;
     this.#adapter = options.adapter;
   }
 

@@ -23,7 +23,10 @@ export function readWeights(
   { family, decoder, source }: { family: ModelFamily; decoder: Decoder; source: TensorSource },
 ): void {
   const quantised = new Map<string, [string, WeightSlice][]>();
-  for (const [stored, slice] of matchTensors(family, decoder.config, source)) {
+  const slices = matchTensors(family, decoder.config, source);
+  const isFilled = fillFromFiles(context, { slices, decoder, source });
+  for (const [stored, slice] of slices) {
+    if (isFilled.has(stored)) continue;
     if (decoder.quantised.has(slice.parameter)) {
       quantised.set(slice.parameter, [...(quantised.get(slice.parameter) ?? []), [stored, slice]]);
     } else fillSlice(context, decoder.parameters.get(slice.parameter), { source, stored, slice });
@@ -37,6 +40,32 @@ export function readWeights(
       weight.assign(context, dense);
     });
   }
+}
+
+/**
+ * Fills the weights whose bytes lie in a file as the device needs them, all at once where the device can. Gives the names of those that
+ * are filled; the others are left to the way that says what is wrong with them.
+ */
+function fillFromFiles(
+  context: Context,
+  {
+    slices,
+    decoder,
+    source,
+  }: { slices: ReadonlyMap<string, WeightSlice>; decoder: Decoder; source: TensorSource },
+): Set<string> {
+  const { device } = context;
+  if (device.uploadFiles === undefined) return new Set();
+  const transfers = [...slices].flatMap(([stored, slice]) => {
+    if (decoder.quantised.has(slice.parameter) || slice.isTransposed === true) return [];
+    const whole = decoder.parameters.get(slice.parameter);
+    const range = source.info(stored).dtype === whole.dtype ? source.fileRange?.(stored) : undefined;
+    if (range === undefined) return [];
+    using rows = whole.rows(slice.rowStart, slice.rowStart + slice.numRows);
+    return [{ ...range, target: rows.buffer, byteOffset: rows.byteOffset, stored }];
+  });
+  const left = new Set(device.uploadFiles(transfers));
+  return new Set(transfers.filter((transfer) => !left.has(transfer)).map(({ stored }) => stored));
 }
 
 /** Fills the rows of `whole` that a slice names. */

@@ -1,14 +1,8 @@
 /** A conversation as the text that the model continues: by the model's own template, or by Nemotron's formats where it has none. */
 import { z } from "zod";
 import type { ChatMessageInput } from "../../api/openai/index.ts";
-import {
-  holdsTurnMark,
-  nemotronChatPrompt,
-  nemotronQaPrompt,
-  nemotronStop,
-  steerLmPrompt,
-} from "../../../text/index.ts";
-import type { ChatMessage } from "../../../text/index.ts";
+import { ConversationError, nemotronText, templateText } from "../../../text/index.ts";
+import type { ChatMessage, ConversationText, NemotronFormat } from "../../../text/index.ts";
 import { parseBody } from "../http/parse.ts";
 import { Refusal } from "../refusal.ts";
 import type { ServedModel } from "../servedModel.ts";
@@ -21,29 +15,18 @@ export interface ChatPromptInput {
   addGenerationPrompt: boolean;
 }
 
-export interface ChatPrompt {
-  text: string;
-  /** Stop strings of the format. */
-  stops: readonly string[];
-  /** Tokens that end an answer, of the format. */
-  endTokens: readonly number[];
-  /** One newline at the end of an answer belongs to the format. */
-  dropsLastNewline: boolean;
-}
-
 /** Throws a refusal (400), TokenizerError where the template refuses the conversation, DataError where Nemotron's formats do. */
-export function chatPromptOf(model: ServedModel, input: ChatPromptInput): ChatPrompt {
+export function chatPromptOf(model: ServedModel, input: ChatPromptInput): ConversationText {
   const messages = input.messages.map(messageOf);
   const templates = model.chatTemplates;
   if (templates === undefined || (templates.names.length === 0 && input.templateName === undefined))
     return nemotronPrompt(model, messages, input);
-  const text = templates.render(messages, {
+  return templateText(templates, messages, {
     ...(input.tools === undefined ? {} : { tools: input.tools }),
     ...(input.templateName === undefined ? {} : { name: input.templateName }),
     ...(input.variables === undefined ? {} : { variables: input.variables }),
     addGenerationPrompt: input.addGenerationPrompt,
   });
-  return { text, stops: [], endTokens: [], dropsLastNewline: false };
 }
 
 /** Parts joined to one text; arguments of calls as objects, which is what templates take. Throws a refusal for what is no text. */
@@ -99,7 +82,11 @@ const nemotronVariables = z.strictObject({
   context: z.string().default(""),
 });
 
-function nemotronPrompt(model: ServedModel, messages: ChatMessage[], input: ChatPromptInput): ChatPrompt {
+function nemotronPrompt(
+  model: ServedModel,
+  messages: ChatMessage[],
+  input: ChatPromptInput,
+): ConversationText {
   const { format, attributes, context } = parseBody(
     "chat_template_kwargs",
     nemotronVariables,
@@ -111,26 +98,17 @@ function nemotronPrompt(model: ServedModel, messages: ChatMessage[], input: Chat
       hint: "Nemotron's own formats have no place for them",
     });
   }
-  const forged = messages.findIndex(({ content }) => content !== null && holdsTurnMark(content));
-  if (forged >= 0) {
-    throw new Refusal(400, `messages.${forged}.content: expected text without turn marks, got some`, {
-      parameter: `messages.${forged}.content`,
-      hint: "they would be read as turns of their own",
+  const wanted: NemotronFormat =
+    format === "steerlm" ? { format, attributes } : format === "qa" ? { format, context } : { format };
+  try {
+    return nemotronText(model.tokenizer, messages, wanted);
+  } catch (error) {
+    if (!(error instanceof ConversationError)) throw error;
+    const parameter = error.place === undefined ? "messages" : `messages.${error.place}.content`;
+    throw new Refusal(400, `${parameter}: ${error.sentence}`, {
+      parameter,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      cause: error,
     });
   }
-  const mark = model.tokenizer.specialTokens.get(nemotronStop);
-  const ends = { stops: [nemotronStop], endTokens: mark === undefined ? [] : [mark], dropsLastNewline: true };
-  if (format === "steerlm") return { text: steerLmPrompt(messages, attributes), ...ends };
-  if (format === "chat") return { text: nemotronChatPrompt(messages), ...ends };
-  const question = messages.findLast(({ role }) => role === "user")?.content;
-  if (messages.length !== 1 || question === undefined || question === null) {
-    throw new Refusal(
-      400,
-      `messages: expected one question for the qa format, got ${messages.length} messages`,
-      {
-        parameter: "messages",
-      },
-    );
-  }
-  return { text: nemotronQaPrompt({ context, question }), stops: [], endTokens: [], dropsLastNewline: false };
 }

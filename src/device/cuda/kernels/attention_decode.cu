@@ -3,7 +3,7 @@
 // splits adds them up. How many splits a sequence really uses hangs on its length, which is read on the device, so a
 // captured graph serves any length up to its maxima.
 // Defines: T (type of q, cache and o), HEAD_DIM (a padded head size: 64, 128, 256), THREADS of a block, UNROLL (keys per lane and step),
-// MIN_BLOCKS per multiprocessor. Source: Dao et al., "Flash-Decoding", 2023.
+// MIN_BLOCKS_1, _2 and _4 per multiprocessor, by query heads. Source: Dao et al., "Flash-Decoding", 2023.
 
 struct Decode {
   const T* q;
@@ -371,15 +371,15 @@ __device__ __forceinline__ void decode(const Decode& args) {
 }
 
 // Grid (splits, key/value heads * chunks of their group, sequences).
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_1(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_1) attention_decode_1(Decode args) {
   begin_after_previous();
   decode<1>(args);
 }
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_2(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_2) attention_decode_2(Decode args) {
   begin_after_previous();
   decode<2>(args);
 }
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS) attention_decode_4(Decode args) {
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) attention_decode_4(Decode args) {
   begin_after_previous();
   decode<4>(args);
 }

@@ -29,22 +29,23 @@ const cacheWrite = perFloat("kv_cache.cu", "kv_cache_write");
 /** Padded head sizes of attention_decode.cu, and how many query heads of a group one block serves. */
 const decodeHeadDims = [64, 128, 256] as const;
 const decodeGroups = [1, 2, 4] as const;
+type DecodeGroup = (typeof decodeGroups)[number];
 
 /** How many threads read one share of a context, and what a share is worth. */
 interface DecodeForm {
   readonly threads: number;
   /** Keys per lane and step. */
   readonly unroll: number;
-  /** Blocks of it that a multiprocessor holds. */
-  readonly residentBlocks: number;
+  /** Blocks of it that a multiprocessor holds, by query heads of a block: more heads need more registers, and spill with less. */
+  readonly residentBlocks: Readonly<Record<DecodeGroup, number>>;
   /** A further split of a context pays from this many tokens on. */
   readonly minSplitTokens: number;
 }
 
 /** Many sequences: the blocks themselves fill the GPU. Few: a short context is one step of one block, with no sums over splits. */
 const decodeForms = {
-  narrow: { threads: 128, unroll: 1, residentBlocks: 8, minSplitTokens: 64 },
-  wide: { threads: 512, unroll: 2, residentBlocks: 1, minSplitTokens: 256 },
+  narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 8, 2: 6, 4: 4 }, minSplitTokens: 64 },
+  wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
 } as const satisfies Readonly<Record<string, DecodeForm>>;
 type DecodeFormName = keyof typeof decodeForms;
 
@@ -65,7 +66,9 @@ function decodeFamily(dtype: "f32" | "bf16"): DecodeKernels {
               HEAD_DIM: headDim,
               THREADS: threads,
               UNROLL: unroll,
-              MIN_BLOCKS: residentBlocks,
+              MIN_BLOCKS_1: residentBlocks[1],
+              MIN_BLOCKS_2: residentBlocks[2],
+              MIN_BLOCKS_4: residentBlocks[4],
             },
           }),
         );
@@ -91,11 +94,11 @@ function shiftOf(blockSize: number): number {
 function numSplitsFor(
   context: LaunchContext,
   args: PagedArguments,
-  { form, blocksPerSplit }: { form: DecodeForm; blocksPerSplit: number },
+  { form, group, blocksPerSplit }: { form: DecodeForm; group: DecodeGroup; blocksPerSplit: number },
 ): number {
   if (blocksPerSplit > mostArrivals) return 1;
   const longestContext = args.maxBlocksPerSequence * args.blockSize;
-  const wanted = Math.floor((form.residentBlocks * context.multiprocessorCount) / blocksPerSplit);
+  const wanted = Math.floor((form.residentBlocks[group] * context.multiprocessorCount) / blocksPerSplit);
   return clamp(Math.min(wanted, ceilDiv(longestContext, form.minSplitTokens)), 1, mostSplits);
 }
 
@@ -108,7 +111,7 @@ function decode(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf
   const blocksPerSplit = numSequences * headBlocks;
   const formName: DecodeFormName = blocksPerSplit <= context.multiprocessorCount ? "wide" : "narrow";
   const form = decodeForms[formName];
-  const numSplits = numSplitsFor(context, args, { form, blocksPerSplit });
+  const numSplits = numSplitsFor(context, args, { form, group, blocksPerSplit });
   const numPartials = numSplits === 1 ? 0 : numSequences * numHeads * numSplits;
   const outputsBytes = numPartials * headDim * 4;
   const partials = numPartials === 0 ? 0 : context.workspace(outputsBytes + numPartials * 8);

@@ -1,0 +1,101 @@
+/** Files onto the device through the made-up driver, whose device memory is the host's: bytes, places, errors, and what is left behind. */
+import { spawnSync } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
+import { buildFakeLibraries } from "./fake/libraries.ts";
+
+const hasCompiler = spawnSync("g++", ["--version"]).status === 0;
+const before = process.env.NAUTILUS_CUDA_LIBS;
+const fileBytes = 3_000_017;
+const blockBytes = 1 << 16;
+const content = Uint8Array.from({ length: fileBytes }, (_, i) => (i * 2_654_435_761) >>> 11);
+let folder: string;
+let device: CudaDevice;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "nautilus-upload-"));
+  if (!hasCompiler || process.platform !== "linux") return;
+  buildFakeLibraries(folder);
+  process.env.NAUTILUS_CUDA_LIBS = folder;
+  device = createCudaDevice();
+});
+afterAll(() => {
+  if (hasCompiler && process.platform === "linux") device.dispose();
+  if (before === undefined) delete process.env.NAUTILUS_CUDA_LIBS;
+  else process.env.NAUTILUS_CUDA_LIBS = before;
+  rmSync(folder, { recursive: true });
+});
+beforeEach((context) => {
+  if (!hasCompiler) context.skip("building the made-up CUDA libraries needs g++");
+  if (process.platform !== "linux") context.skip("the CUDA backend is for Linux");
+});
+
+/** A file of its own with the content. */
+function openFile(name: string): { path: string; descriptor: number } & Disposable {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  const descriptor = openSync(path, "r");
+  return { path, descriptor, [Symbol.dispose]: () => closeSync(descriptor) };
+}
+
+/** Ranges of odd lengths, one after the other in the file, with gaps of 3 bytes in the target. */
+function ranges(descriptor: number, target: ReturnType<CudaDevice["allocate"]>) {
+  const lengths = [0, 1, 7, blockBytes, blockBytes + 1, 3 * blockBytes - 5, 1_000_003, 2, 999];
+  let position = 11;
+  return lengths.map((byteLength, i) => {
+    position += byteLength;
+    const start = position - byteLength;
+    return { descriptor, position: start, byteLength, target, byteOffset: start + 3 * i };
+  });
+}
+
+describe("files onto the device", () => {
+  it("brings every range to its place and nothing beside it", () => {
+    using file = openFile("whole");
+    const target = device.allocate(fileBytes + 100);
+    device.upload(target, 0, new Uint8Array(target.byteLength).fill(0xa5));
+    const transfers = ranges(file.descriptor, target);
+    let numRead = 0;
+    const observed = transfers.map((transfer) => ({ ...transfer, onRead: (n: number) => (numRead += n) }));
+    expect(device.uploadFiles(observed, { numThreads: 3, blockBytes, leastBytes: 0 })).toEqual([]);
+    expect(numRead).toBe(transfers.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    const expected = new Uint8Array(target.byteLength).fill(0xa5);
+    for (const { position, byteLength, byteOffset } of transfers)
+      expected.set(content.subarray(position, position + byteLength), byteOffset);
+    const got = new Uint8Array(target.byteLength);
+    device.download(target, 0, got);
+    expect(Buffer.compare(got, expected)).toBe(0);
+    target.dispose();
+  });
+
+  it("names the ranges of a file that was cut and brings the others", () => {
+    using file = openFile("cut");
+    const target = device.allocate(fileBytes + 100);
+    const transfers = ranges(file.descriptor, target);
+    const cutAt = transfers[6].position + 500_000;
+    truncateSync(file.path, cutAt);
+    const failed = device.uploadFiles(transfers, { numThreads: 2, blockBytes, leastBytes: 0 });
+    expect(failed).toEqual(transfers.slice(6));
+    const { byteOffset, byteLength, position } = transfers[5];
+    const got = new Uint8Array(byteLength);
+    device.download(target, byteOffset, got);
+    expect(Buffer.compare(got, content.subarray(position, position + byteLength))).toBe(0);
+    target.dispose();
+  });
+
+  it("leaves little to one thread", () => {
+    using file = openFile("little");
+    const target = device.allocate(fileBytes + 100);
+    const transfers = ranges(file.descriptor, target);
+    expect(device.uploadFiles(transfers)).toEqual(transfers);
+    target.dispose();
+  });
+
+  it("leaves no memory of the device behind", () => {
+    const { numLiveBuffers, liveBytes } = device.memory();
+    expect([numLiveBuffers, liveBytes]).toEqual([0, 0]);
+  });
+});
