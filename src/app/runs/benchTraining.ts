@@ -33,7 +33,9 @@ function estimateBytes({
   chunkBytes,
 }: TrainingMeasurement): number {
   const numRows = numSequences * config.maxPositions;
-  const memory = trainingMemory(config, { ...trainingStates, recompute, numRows, chunkBytes });
+  // Frozen weights need no inputs for gradients of theirs: the rows that recomputation saves are not kept anyway.
+  const kept = isFrozen && recompute === "none" ? "norm-activation" : recompute;
+  const memory = trainingMemory(config, { ...trainingStates, recompute: kept, numRows, chunkBytes });
   return isFrozen ? memory.parameters + memory.activations + memory.logits : memory.total;
 }
 
