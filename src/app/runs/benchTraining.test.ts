@@ -26,7 +26,11 @@ it("takes four sequences without recomputation on an H200, frozen or not", () =>
 
 it("recomputes before it takes fewer sequences", () => {
   expect(plan(110, {})).toBe("4 norm-activation");
-  expect(plan(79.6, { isFrozen: true })).toBe("4 norm-activation");
+});
+
+it("knows that frozen weights keep no inputs: 57.3 GiB were measured with four sequences", () => {
+  expect(plan(79.6, { isFrozen: true })).toBe("4 none");
+  expect(plan(55, { isFrozen: true })).toBe("4 block");
 });
 
 it("keeps to what is asked for, fitting or not", () => {
