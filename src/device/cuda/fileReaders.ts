@@ -91,7 +91,6 @@ export class FileReaders {
   /** Waits for the reads under way; the threads end by themselves and touch no memory any more. */
   dispose(): void {
     while (this.numPending > 0) this.take();
-    Atomics.store(this.#words, controlOffset.isStopped, 1);
     for (let slot = 0; slot < this.#numSlots; slot++) {
       Atomics.store(this.#turns, slot, stopped);
       Atomics.notify(this.#turns, slot);

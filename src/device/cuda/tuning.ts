@@ -18,9 +18,6 @@ export function isLasting({ columns, rows }: LtProblem): boolean {
   return Math.min(columns, rows) > fewRows;
 }
 
-/** A fill of this many bytes takes the GPU longer than the host needs to queue a product. */
-const leadBytes = 2 ** 26;
-
 export interface TuningTools extends TimerTools {
   readonly memory: CudaMemory;
 }
@@ -40,7 +37,7 @@ export function timeAlgorithms(tools: TuningTools, request: TuningRequest): Time
   const isUnderLoad = isLasting(problem);
   const flushBytes = isUnderLoad ? 0 : 2 * context.l2CacheBytes;
   return memory.withScratch(
-    [workspaceBytes, Math.max(flushBytes, leadBytes), needsOutput ? outputBytes : 0],
+    [workspaceBytes, flushBytes, needsOutput ? outputBytes : 0],
     ([workspace, flush, output]) => {
       const d = needsOutput ? output : request.d;
       using timer = new AlgorithmTimer(tools, { ...request, d, workspace });
