@@ -161,3 +161,12 @@ export function cacheFolder(...parts: string[]): string {
     join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "nautilus");
   return join(base, ...parts);
 }
+
+/** A range of a file that is open in this process, and stays so as long as whoever gave it says. */
+export interface FileRange {
+  readonly descriptor: number;
+  readonly position: number;
+  readonly byteLength: number;
+  /** To be called with the bytes read since the last call, by whoever reads them. */
+  readonly onRead?: ((byteLength: number) => void) | undefined;
+}

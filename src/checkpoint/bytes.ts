@@ -4,6 +4,7 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { CheckpointError, invariant, withFileErrors } from "../base/index.ts";
+import type { FileRange } from "../base/index.ts";
 
 const component = "checkpoint";
 /** Node's readSync takes at most 2 GiB - 1 at once. */
@@ -20,15 +21,6 @@ export interface ByteSource extends Disposable {
   readInto(into: Uint8Array, position: number): void;
   /** Where in an open file the bytes lie, for readers of many ranges at once; absent where they lie in none. */
   fileRange?(position: number, byteLength: number): FileRange;
-}
-
-/** Bytes of a file that stays open as long as its source. */
-export interface FileRange {
-  readonly descriptor: number;
-  readonly position: number;
-  readonly byteLength: number;
-  /** To be called with the bytes read since the last call, by whoever reads them without the source. */
-  readonly onRead?: ((byteLength: number) => void) | undefined;
 }
 
 class FileBytes implements ByteSource {

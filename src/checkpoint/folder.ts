@@ -14,7 +14,7 @@ import {
   withFileErrors,
   writeText,
 } from "../base/index.ts";
-import type { FileRange } from "./bytes.ts";
+import type { FileRange } from "../base/index.ts";
 import { openSafetensors, writeSafetensors } from "./safetensors.ts";
 import type { TensorHeader, WriteOptions } from "./safetensors.ts";
 import { openTorchFile } from "./torch/torchFile.ts";

@@ -3,7 +3,8 @@
  * Bytes are row-major and little-endian whatever the format keeps.
  */
 import { CheckpointError, invariant, nearest, numElements } from "../base/index.ts";
-import type { FileRange, RangeReader } from "./bytes.ts";
+import type { FileRange } from "../base/index.ts";
+import type { RangeReader } from "./bytes.ts";
 
 /** Element types of stored tensors; the 8-bit floats and the wide unsigned integers are names only here. */
 export const storedDtypeBytes = {

@@ -4,7 +4,7 @@
  * Work is queued in one stream, in order; `download`, `Readback.wait` and `synchronize` wait for it. A buffer may be disposed
  * while queued work still uses it: memory is reused in stream order.
  */
-import type { Dtype } from "../base/index.ts";
+import type { Dtype, FileRange } from "../base/index.ts";
 import type { OpName, ops, TensorAccess } from "./ops.ts";
 
 export type DeviceKind = "reference" | "cpu" | "cuda";
@@ -70,15 +70,6 @@ export interface MemoryStatistics {
  * rows), all that come, or none.
  */
 export type Tuning = "repeated" | "all" | "none";
-
-/** A range of a file that is open in this process. */
-export interface FileRange {
-  readonly descriptor: number;
-  readonly position: number;
-  readonly byteLength: number;
-  /** Called with the bytes that have arrived since the last call. */
-  readonly onRead?: ((byteLength: number) => void) | undefined;
-}
 
 /** A range of a file and its place on the device. */
 export interface FileTransfer extends FileRange {
