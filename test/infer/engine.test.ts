@@ -36,6 +36,7 @@ interface Answer {
   logprobs: number[];
   ranked: TokenLogprobs[];
   prompt: readonly TokenLogprobs[] | undefined;
+  alternatives: readonly TokenLogprobs[];
   reason: string;
   numCachedTokens: number;
 }
@@ -46,6 +47,7 @@ async function collect(engine: EngineCore, requests: readonly EngineRequest[]): 
     logprobs: [],
     ranked: [],
     prompt: undefined,
+    alternatives: [],
     reason: "",
     numCachedTokens: 0,
   }));
@@ -54,8 +56,10 @@ async function collect(engine: EngineCore, requests: readonly EngineRequest[]): 
 }
 
 function take(answer: Answer, event: EngineEvent): void {
-  if (event.type === "prompt") answer.prompt = event.logprobs;
-  else if (event.type === "end") {
+  if (event.type === "prompt") {
+    answer.prompt = event.logprobs;
+    answer.alternatives = event.alternatives;
+  } else if (event.type === "end") {
     answer.reason = event.reason;
     answer.numCachedTokens = event.numCachedTokens;
   } else {
@@ -91,6 +95,7 @@ function uncached(context: Context, decoder: Decoder, prompt: readonly number[],
     logprobs: [],
     ranked: [],
     prompt: undefined,
+    alternatives: [],
     reason: "length",
     numCachedTokens: 0,
   };
@@ -235,6 +240,36 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
     }
   });
 
+  it("measures alternatives to a prompt token where it stands, in whichever piece that is", async () => {
+    for (const maxStepRows of [64, 3, 1]) {
+      await withEngine(kind, { maxStepRows, maxLogitsBytes: 1 }, async (engine, context, decoder) => {
+        const promptAlternatives = [0, 33, 63];
+        const asked = request(
+          promptA,
+          { maxTokens: 0 },
+          { promptLogprobs: 0, promptLogprobsFrom: 4, promptAlternatives },
+        );
+        const row = forwardLogprobs(context, decoder, promptA)[3];
+        // The second reads what is cached before the row.
+        for (const _ of [1, 2]) {
+          const [{ prompt, alternatives }] = await collect(engine, [asked]);
+          expect(prompt?.map(({ token }) => token)).toEqual(promptA.slice(4));
+          expect(alternatives.map(({ token }) => token)).toEqual(promptAlternatives);
+          for (const { token, logprob, rank } of alternatives) {
+            expect(logprob).toBeCloseTo(row[token], 4);
+            expect(rank).toBe(row.filter((other) => other > row[token]).length);
+          }
+        }
+        for (const [unscored, message] of [
+          [{ promptLogprobs: undefined }, "expected alternatives to a scored prompt token"],
+          [{ promptLogprobsFrom: promptA.length }, "expected alternatives to a scored prompt token"],
+          [{ promptAlternatives: [64] }, "expected alternative tokens from 0 to 63, got 64"],
+        ] as const)
+          await expect(collect(engine, [{ ...asked, ...unscored }])).rejects.toThrow(message);
+      });
+    }
+  });
+
   it("pools hidden states as the forward pass has them", async () => {
     await withEngine(kind, { maxStepRows: 4 }, async (engine, context, decoder) => {
       const { width } = tinyConfig;
@@ -342,8 +377,12 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
       }
       const empty = forwardLogprobs(context, decoder, [63, 2, 3]);
       expect(scores[4].logprob).toBeCloseTo(empty[0][2] + empty[1][3], 4);
-      // Two whole blocks of the context are read once; the others find them, in the same step.
-      expect(engine.statistics().numCachedPromptTokens).toBe(3 * 8);
+      // One token alone is told by the row that the first choice reads. Two whole blocks of the context are read once; the other two
+      // find them, in the same step.
+      expect(engine.statistics()).toMatchObject({
+        numPromptTokens: 10 + 11 + 12 + 3,
+        numCachedPromptTokens: 2 * 8,
+      });
     });
   });
 

@@ -93,7 +93,11 @@ export class FakeEngine implements Engine {
       const prompt = request.prompt;
       this.#totals.numPromptTokens += prompt.length;
       if (request.promptLogprobs !== undefined)
-        yield { type: "prompt", logprobs: this.#promptLogprobs(prompt, request.promptLogprobs) };
+        yield {
+          type: "prompt",
+          logprobs: this.#promptLogprobs(prompt, request.promptLogprobs),
+          alternatives: [],
+        };
       yield* this.#answer(request, signal);
       isComplete = true;
     } finally {

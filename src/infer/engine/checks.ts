@@ -50,6 +50,13 @@ export function checkRequest(request: EngineRequest, info: EngineModelInfo): voi
       hint: "the first token has nothing before it",
     });
   }
+  const { promptAlternatives = [] } = request;
+  if (promptAlternatives.length > 0 && (promptLogprobs === undefined || from >= prompt.length)) {
+    throw new RequestError("engine", "expected alternatives to a scored prompt token, got none scored", {
+      hint: "promptLogprobs and promptLogprobsFrom say which tokens are scored",
+    });
+  }
+  for (const token of promptAlternatives) checkToken("alternative", token, info.vocabSize);
   for (const [token] of sampling.logitBias) checkToken("logit bias", token, info.vocabSize);
   for (const token of request.endTokens ?? []) checkToken("end", token, info.vocabSize);
 }

@@ -29,6 +29,11 @@ export interface EngineRequest {
    * continuations of one context read it once.
    */
   promptLogprobsFrom?: number | undefined;
+  /**
+   * Other tokens that might stand where the first prompt token with a log-probability stands, and whose log-probabilities are wanted too:
+   * choices after one context cost one reading of it.
+   */
+  promptAlternatives?: readonly number[] | undefined;
   constraint?: OutputConstraint | undefined;
   /** Name of a loaded adapter; undefined: the base model. */
   adapter?: string | undefined;
@@ -49,7 +54,12 @@ export type EngineFinishReason = "length" | "end" | "stop" | "aborted";
 
 export type EngineEvent =
   /** Once, before any token, where prompt log-probabilities were asked for: one entry a prompt token from the second (or `promptLogprobsFrom`) on. */
-  | { type: "prompt"; logprobs: readonly TokenLogprobs[] }
+  | {
+      type: "prompt";
+      logprobs: readonly TokenLogprobs[];
+      /** Of `promptAlternatives`, in their order; without any: empty. */
+      alternatives: readonly TokenLogprobs[];
+    }
   | ({
       type: "token";
       /** Text that became certain; what may yet become a stop string is held back. */

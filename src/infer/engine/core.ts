@@ -125,6 +125,8 @@ export class EngineCore implements Engine {
     const ends = sampling.stopAtEnd ? [...new Set([...endTokens, ...(request.endTokens ?? [])])] : [];
     const constraint = request.constraint && this.#compile(request.constraint).start(ends);
     const state = new RequestState(request, { tokenizer, endTokens: ends, constraint });
+    const end = request.promptLogprobs === undefined ? 0 : prompt.length - 1;
+    const begin = promptPrefix.length + (request.promptLogprobsFrom ?? 1) - 1;
     const task: EngineTask = {
       sampling,
       endTokens: ends,
@@ -132,13 +134,15 @@ export class EngineCore implements Engine {
       outputs:
         request.promptLogprobs === undefined
           ? undefined
-          : { kind: "logprobs", numMostLikely: request.promptLogprobs },
+          : {
+              kind: "logprobs",
+              numMostLikely: request.promptLogprobs,
+              alternatives: { position: begin, tokens: request.promptAlternatives ?? [] },
+            },
       allowedTokens: constraint && constrainedTokens(constraint, { sampling, endTokens: ends }),
       adapter: adapter === undefined ? 0 : this.#adapters.indexOf(adapter),
       receiver: state,
     };
-    const end = task.outputs === undefined ? 0 : prompt.length - 1;
-    const begin = promptPrefix.length + (request.promptLogprobsFrom ?? 1) - 1;
     const sequence = this.#start(task, {
       prompt,
       maxNewTokens: Math.max(0, Math.min(sampling.maxTokens, info.maxContext - request.prompt.length)),

@@ -20,6 +20,7 @@ export class RequestState {
   readonly #constraint: ConstraintState | undefined;
   readonly #stream: TextStream;
   readonly #promptLogprobs: TokenLogprobs[] = [];
+  readonly #alternatives: TokenLogprobs[] = [];
   #hasToldPrompt = false;
   #numNewTokens = 0;
   #hasEnded = false;
@@ -48,9 +49,17 @@ export class RequestState {
   /** Takes what a step found about prompt rows; `isLast`: there is no more to come. */
   takeOutput(output: PieceOutput | undefined, isLast: boolean): void {
     if (this.#hasEnded || this.#hasToldPrompt || this.#request.promptLogprobs === undefined) return;
-    if (output?.kind === "logprobs") this.#promptLogprobs.push(...output.tokens);
+    if (output?.kind === "logprobs") {
+      this.#promptLogprobs.push(...output.tokens);
+      this.#alternatives.push(...output.alternatives);
+    }
     this.#hasToldPrompt = isLast;
-    if (isLast) this.events.push({ type: "prompt", logprobs: this.#promptLogprobs });
+    if (isLast)
+      this.events.push({
+        type: "prompt",
+        logprobs: this.#promptLogprobs,
+        alternatives: this.#alternatives,
+      });
   }
 
   /** Takes a drawn token and says how the request ended with it, if it did. */

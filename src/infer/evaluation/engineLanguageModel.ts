@@ -1,6 +1,6 @@
 /**
- * The language model that evaluation and guardrails ask, over an engine. Requests go to the engine in an order that lets those with the
- * same beginning follow each other, so that a context is read once for all its continuations; results keep the order of the requests.
+ * The language model that evaluation and guardrails ask, over an engine. A context is read once for all its continuations: see
+ * reads.ts. Results keep the order of the requests.
  */
 import { RequestError } from "../../base/index.ts";
 import type {
@@ -15,12 +15,19 @@ import type {
   RollingLoglikelihood,
   Tokenizer,
 } from "../../text/index.ts";
-import type { Engine, EngineEvent, EngineFinishReason, EngineRequest } from "../engine/contract.ts";
+import type {
+  Engine,
+  EngineEvent,
+  EngineFinishReason,
+  EngineRequest,
+  TokenLogprobs,
+} from "../engine/contract.ts";
 import { EventQueue } from "../engine/eventQueue.ts";
 import { promptTokens } from "../generateText.ts";
 import { parseSampling } from "../sampling.ts";
 import { idsOf, pairTokens, prefixToken, rollingWindows } from "./pairs.ts";
 import type { ScoredTokens } from "./pairs.ts";
+import { planReads } from "./reads.ts";
 
 export interface EngineLanguageModelOptions {
   /** For reports. */
@@ -152,32 +159,41 @@ export class EngineLanguageModel implements LanguageModel {
     { signal }: RequestOptions,
     onScored: (index: number) => void,
   ): Promise<Loglikelihood[]> {
-    const results = sequences.map((): Loglikelihood => ({ logprob: 0, isGreedy: true, numTokens: 0 }));
-    await this.#forEach(inOrderOfTokens(sequences), async (index) => {
+    const { reads, numReads } = planReads(sequences);
+    const numMissing = [...numReads];
+    const firsts: (TokenLogprobs | undefined)[] = sequences.map(() => undefined);
+    const rests: (readonly TokenLogprobs[])[] = sequences.map(() => []);
+    const told = (index: number): void => {
+      if (--numMissing[index] === 0) onScored(index);
+    };
+    await this.#forEach(reads.keys(), async (place) => {
       signal?.throwIfAborted();
-      const { tokens, from } = sequences[index];
+      const { tokens, from, index, alternatives } = reads[place];
       const request: EngineRequest = {
         prompt: tokens,
         sampling: scoring,
         promptLogprobs: 0,
         promptLogprobsFrom: from,
+        promptAlternatives: [...alternatives.keys()],
         adapter: this.#adapter,
       };
       for await (const event of this.#engine.generate(request, signal)) {
         if (event.type === "prompt") {
-          for (const { logprob, rank } of event.logprobs) {
-            results[index].logprob += logprob;
-            results[index].isGreedy &&= rank === 0;
-            results[index].numTokens++;
-          }
+          rests[index] = event.logprobs;
+          for (const alternative of event.alternatives)
+            for (const other of alternatives.get(alternative.token) ?? []) firsts[other] = alternative;
         } else if (event.type === "end" && event.reason === "aborted") {
           signal?.throwIfAborted();
           throw new RequestError("engine", "expected a whole likelihood, got a request that was aborted");
         }
       }
-      onScored(index);
+      told(index);
+      for (const other of [...alternatives.values()].flat()) told(other);
     });
-    return results;
+    return rests.map((rest, index) => {
+      const first = firsts[index];
+      return likelihoodOf(first === undefined ? rest : [first, ...rest]);
+    });
   }
 
   /** Runs `work` for all, so many at once. Rejects with the first error, when all that was begun has ended. */
@@ -201,17 +217,12 @@ export class EngineLanguageModel implements LanguageModel {
 
 const scoring = parseSampling({ maxTokens: 0 });
 
-/** Places in the order of their tokens: common beginnings side by side. */
-function inOrderOfTokens(sequences: readonly ScoredTokens[]): number[] {
-  return Array.from(sequences.keys()).sort(
-    (a, b) => compareTokens(sequences[a].tokens, sequences[b].tokens) || a - b,
-  );
-}
-
-function compareTokens(a: readonly number[], b: readonly number[]): number {
-  const length = Math.min(a.length, b.length);
-  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i] - b[i];
-  return a.length - b.length;
+function likelihoodOf(scores: readonly TokenLogprobs[]): Loglikelihood {
+  return {
+    logprob: scores.reduce((sum, { logprob }) => sum + logprob, 0),
+    isGreedy: scores.every(({ rank }) => rank === 0),
+    numTokens: scores.length,
+  };
 }
 
 function generationEvent(index: number, event: EngineEvent): GenerationEvent | undefined {

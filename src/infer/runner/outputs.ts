@@ -10,7 +10,7 @@ import type { PieceOutput, RunnerTask } from "./task.ts";
 
 type Piece = StepPiece<RunnerTask>;
 
-/** Rows of the step whose next tokens are measured, all pieces together. */
+/** Rows of the step whose next tokens are measured, all pieces together; a row with alternatives stands there once for each of them. */
 interface MeasuredRows {
   rows: number[];
   targets: number[];
@@ -51,11 +51,13 @@ export function queueOutputs(
         const { outputs } = piece.sequence.task;
         const numRows = piece.outputEnd - piece.outputBegin;
         if (numRows === 0 || outputs?.kind !== "logprobs" || rankedRow === undefined) return undefined;
-        const tokens = Array.from({ length: numRows }, (_, i) => {
-          const row = measured.starts[index] + i;
-          return rankedRow(row, measured.targets[row], outputs.numMostLikely);
-        });
-        return { kind: "logprobs", tokens };
+        const read = (first: number, count: number) =>
+          Array.from({ length: count }, (_, i) =>
+            rankedRow(first + i, measured.targets[first + i], outputs.numMostLikely),
+          );
+        const start = measured.starts[index];
+        const alternatives = read(start + numRows, alternativesIn(piece).length);
+        return { kind: "logprobs", tokens: read(start, numRows), alternatives };
       });
     },
   };
@@ -66,7 +68,8 @@ function measuredRows(pieces: readonly Piece[]): MeasuredRows {
   const targets: number[] = [];
   let numTop = 0;
   let firstRow = 0;
-  const starts = pieces.map(({ sequence, start, numRows, outputBegin, outputEnd }) => {
+  const starts = pieces.map((piece) => {
+    const { sequence, start, numRows, outputBegin, outputEnd } = piece;
     const begin = rows.length;
     const { outputs } = sequence.task;
     if (outputs?.kind === "logprobs") {
@@ -75,11 +78,23 @@ function measuredRows(pieces: readonly Piece[]): MeasuredRows {
         rows.push(firstRow + position - start);
         targets.push(sequence.tokens[position + 1]);
       }
+      for (const token of alternativesIn(piece)) {
+        rows.push(firstRow + outputs.alternatives.position - start);
+        targets.push(token);
+      }
     }
     firstRow += numRows;
     return begin;
   });
   return { rows, targets, starts, numTop };
+}
+
+/** The alternatives that this piece's outputs answer. */
+function alternativesIn({ sequence, outputBegin, outputEnd }: Piece): readonly number[] {
+  const { outputs } = sequence.task;
+  if (outputs?.kind !== "logprobs") return [];
+  const { position, tokens } = outputs.alternatives;
+  return outputBegin <= position && position < outputEnd ? tokens : [];
 }
 
 function rankRows(

@@ -5,7 +5,12 @@ import type { SamplingOptions } from "../sampling.ts";
 /** What is wanted of the rows of a prompt from which nothing is drawn. */
 export type OutputKind =
   /** Each next token's log-probability, with so many most likely ones. */
-  | { kind: "logprobs"; numMostLikely: number }
+  | {
+      kind: "logprobs";
+      numMostLikely: number;
+      /** Tokens measured besides the one that follows the row of this position. */
+      alternatives: { position: number; tokens: readonly number[] };
+    }
   /** The sum of the hidden states after the final norm. */
   | { kind: "hidden" };
 
@@ -44,7 +49,7 @@ export interface StepResult {
 }
 
 export type PieceOutput =
-  | { kind: "logprobs"; tokens: readonly RankedToken[] }
+  | { kind: "logprobs"; tokens: readonly RankedToken[]; alternatives: readonly RankedToken[] }
   | { kind: "hidden"; sum: Float32Array };
 
 /** A step that is under way. */
