@@ -1,10 +1,13 @@
-"""The peer of bench/tune.ts for DPO: TRL's DPOTrainer with a LoRA of peft on a random model of the Nemotron-3-8B shape, bf16, the base
-with its adapter off as the reference. One pair a step, as `bench/tune.ts --rows 2 --only dpo` has. Prints one JSON line.
+"""The peers of bench/tune.ts, with a LoRA of peft on a random model of the Nemotron-3-8B shape, bf16, its layers compiled:
+  dpo   TRL's DPOTrainer, the base with its adapter off as the reference, one pair a step, as `bench/tune.ts --rows 2 --only dpo` has
+  lora  a plain step of next-token loss, `--rows` rows a step, as `bench/tune.ts --only lora` has
+Prints a JSON line for each; where memory does not suffice, tries again with the layers recomputed.
 
-usage: python bench/tune_peer.py [--length 4096] [--steps 6] [--checkpointing] [--tiny] [--cpu]
+usage: python bench/tune_peer.py [dpo] [lora] [--length 4096] [--rows 2] [--steps 5] [--eager] [--checkpointing] [--tiny] [--cpu]
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -17,21 +20,24 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pyarrow
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import NemotronConfig, NemotronForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--length", type=int, default=4096, help="tokens of each side of a pair")
-parser.add_argument("--steps", type=int, default=6)
-parser.add_argument("--checkpointing", action="store_true")
+parser.add_argument("what", nargs="*", help="dpo, lora; both where nothing is said")
+parser.add_argument("--length", type=int, default=4096, help="tokens of a row, and of each side of a pair")
+parser.add_argument("--rows", type=int, default=2, help="rows of a step of `lora`")
+parser.add_argument("--steps", type=int, default=5, help="steps that are timed; three more come before")
+parser.add_argument("--eager", action="store_true", help="layers as they are, not compiled")
+parser.add_argument("--checkpointing", action="store_true", help="recompute layers from the start")
 parser.add_argument("--tiny", action="store_true", help="a model that only tries the script")
 parser.add_argument("--cpu", action="store_true")
 options = parser.parse_args()
 device = "cpu" if options.cpu else "cuda"
-num_warm = 2
+num_warm = 3
 
 
 class EncodedDPOTrainer(DPOTrainer):
@@ -41,21 +47,28 @@ class EncodedDPOTrainer(DPOTrainer):
         return dataset
 
 
+def now():
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class StepTimes(TrainerCallback):
     def __init__(self):
         self.seconds = []
         self.start = 0.0
 
-    def now(self):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def on_step_begin(self, *_args, **_kwargs):
-        self.start = self.now()
+        self.start = now()
 
     def on_step_end(self, *_args, **_kwargs):
-        self.seconds.append(self.now() - self.start)
+        self.seconds.append(now() - self.start)
+
+
+def adapter():
+    return LoraConfig(
+        r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM"
+    )
 
 
 def random_model():
@@ -77,7 +90,20 @@ def random_model():
     with torch.device(device):
         model = NemotronForCausalLM(config)
     torch.set_default_dtype(torch.float32)
+    if not options.eager:
+        for layer in model.model.layers:
+            layer.forward = torch.compile(layer.forward)
     return model
+
+
+def figures_of(seconds, num_tokens, model):
+    seconds = statistics.median(seconds[num_warm:])
+    return dict(
+        tokens_per_s=num_tokens / seconds,
+        step_ms=1000 * seconds,
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None,
+    )
 
 
 def random_pairs(vocab_size):
@@ -89,13 +115,12 @@ def random_pairs(vocab_size):
     # The first token is the prompt: every other is scored.
     rows = [
         dict(prompt_ids=ids(1), chosen_ids=ids(options.length - 1), rejected_ids=ids(options.length - 1))
-        for _ in range(options.steps)
+        for _ in range(options.steps + num_warm)
     ]
     return Dataset(pyarrow.Table.from_pylist(rows), fingerprint="random-pairs")
 
 
-def measure():
-    torch.manual_seed(0)
+def dpo(checkpointing):
     model = random_model()
     words = Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}, unk_token="<pad>"))
     times = StepTimes()
@@ -105,12 +130,12 @@ def measure():
             args=DPOConfig(
                 output_dir=folder,
                 per_device_train_batch_size=1,
-                max_steps=options.steps,
+                max_steps=options.steps + num_warm,
                 max_length=options.length,
                 beta=0.1,
                 learning_rate=1e-4,
                 bf16=True,
-                gradient_checkpointing=options.checkpointing,
+                gradient_checkpointing=checkpointing,
                 optim="adamw_torch_fused" if device == "cuda" else "adamw_torch",
                 use_cpu=device == "cpu",
                 remove_unused_columns=False,
@@ -124,25 +149,59 @@ def measure():
             processing_class=PreTrainedTokenizerFast(
                 tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
             ),
-            peft_config=LoraConfig(
-                r=16, lora_alpha=32, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM"
-            ),
+            peft_config=adapter(),
             callbacks=[times],
         )
         trainer.train()
-    seconds = statistics.median(times.seconds[num_warm:])
-    return dict(
-        tokens_per_s=2 * options.length / seconds,
-        step_ms=1000 * seconds,
-        trained=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None,
+    return figures_of(times.seconds, 2 * options.length, trainer.model)
+
+
+def lora(checkpointing):
+    model = get_peft_model(random_model(), adapter(), autocast_adapter_dtype=False)
+    model.train()
+    base = model.base_model.model
+    if checkpointing:
+        base.gradient_checkpointing_enable()
+        base.enable_input_require_grads()
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=device == "cuda"
     )
+    ids = torch.randint(3, base.config.vocab_size, (options.rows, options.length), device=device)
+    targets = ids[:, 1:].reshape(-1)
+    seconds = []
+    for _ in range(options.steps + num_warm):
+        start = now()
+        hidden = base.model(ids, use_cache=False).last_hidden_state[:, :-1]
+        logits = base.lm_head(hidden.reshape(-1, hidden.shape[-1]))
+        torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        del logits, hidden
+        seconds.append(now() - start)
+    return figures_of(seconds, options.rows * options.length, model)
 
 
-try:
-    figures = measure()
-except torch.OutOfMemoryError as error:
-    figures = dict(error=str(error)[:200])
-print(
-    json.dumps(dict(what="dpo", length=options.length, checkpointing=options.checkpointing, **figures)), flush=True
-)
+def measured(step):
+    """The step's figures; those with recomputed layers where memory does not suffice without."""
+    for checkpointing in [True] if options.checkpointing else [False, True]:
+        torch.manual_seed(0)
+        try:
+            return dict(checkpointing=checkpointing, **step(checkpointing))
+        except torch.OutOfMemoryError as problem:
+            error = str(problem)[:200]
+        # The frames that held the model are gone with the exception.
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return dict(checkpointing=True, error=error)
+
+
+steps = dict(dpo=dpo, lora=lora)
+for name in options.what or list(steps):
+    rows = 2 if name == "dpo" else options.rows
+    shape = dict(what=name, length=options.length, rows=rows, compiled=not options.eager)
+    print(json.dumps(dict(**shape, **measured(steps[name]))), flush=True)
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
