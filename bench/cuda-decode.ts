@@ -132,6 +132,26 @@ function benchBatch(batch: number, context: number, maxContext: number, blockSiz
       vRowStride: qkvWidth,
     }),
   );
+  report(`${name} rotary and cache write in one`, batch * width * 10, () =>
+    device.run("rotaryCacheWrite", {
+      q: qkv,
+      k: at(width),
+      v: at(2 * width),
+      positions,
+      cosSin,
+      slots,
+      kCache,
+      vCache,
+      numRows: batch,
+      numHeads,
+      numKvHeads: numHeads,
+      headDim,
+      rotaryDim: 64,
+      qRowStride: qkvWidth,
+      kRowStride: qkvWidth,
+      vRowStride: qkvWidth,
+    }),
+  );
   report(`${name} attention`, batch * context * width * 4, () =>
     device.run("attentionPaged", {
       q: qkv,

@@ -74,6 +74,33 @@ export const attentionOps = {
     integers: ["numRows", "numKvHeads", "headDim", "kRowStride", "vRowStride"],
     floats: [],
   },
+  rotaryCacheWrite: {
+    summary:
+      "rotary (inverse = 0) of q in place and of k, and kvCacheWrite of the turned k and of v, bit for bit, in one pass: q[row] is turned by positions[row], " +
+      "also where a negative slot skips the row's key and value. k itself stays as it was. q, k, v: row r starts at r * rowStride, (H, D) and (G, D) values; " +
+      "q, k, v and the caches have one dtype.",
+    tensors: {
+      q: "update",
+      k: "read",
+      v: "read",
+      positions: "read",
+      cosSin: "read",
+      slots: "read",
+      kCache: "update",
+      vCache: "update",
+    },
+    integers: [
+      "numRows",
+      "numHeads",
+      "numKvHeads",
+      "headDim",
+      "rotaryDim",
+      "qRowStride",
+      "kRowStride",
+      "vRowStride",
+    ],
+    floats: [],
+  },
   attentionPaged: {
     summary:
       "Causal attention over a paged cache. Sequence i owns query rows queryStarts[i] .. queryStarts[i + 1] (i32, numSequences + 1), which are the last " +

@@ -92,6 +92,7 @@ describe("the reference against PyTorch", () => {
       "columnSum",
       "quantise",
       "kvCacheWrite",
+      "rotaryCacheWrite",
       "dropout",
       "applyPenalties",
       "sample",

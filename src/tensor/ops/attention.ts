@@ -220,9 +220,8 @@ export function pagedSelfAttention(
   const { heads, rotary, cache, batch } = options;
   const { numHeads, numKvHeads, headDim } = heads;
   const { numRows } = qkv;
-  if (rotary !== undefined) rotateQueriesAndKeys(context, qkv, { heads, positions: batch.positions, rotary });
   const keyStart = numHeads * headDim;
-  context.device.run("kvCacheWrite", {
+  const written = {
     k: qkv.at(keyStart),
     v: qkv.at(keyStart + numKvHeads * headDim),
     slots: batch.slots,
@@ -233,7 +232,18 @@ export function pagedSelfAttention(
     headDim,
     kRowStride: qkv.width,
     vRowStride: qkv.width,
-  });
+  };
+  if (rotary === undefined) context.device.run("kvCacheWrite", written);
+  else
+    context.device.run("rotaryCacheWrite", {
+      ...written,
+      q: qkv,
+      positions: batch.positions,
+      cosSin: rotary.cosSin,
+      numHeads,
+      rotaryDim: rotary.rotaryDim,
+      qRowStride: qkv.width,
+    });
   const o = context.empty([numRows, keyStart], qkv.dtype);
   context.device.run("attentionPaged", {
     q: qkv,

@@ -1,5 +1,5 @@
 /**
- * Cases of rotary positions and of the paged cache: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
+ * Cases of rotary positions and of the paged cache, apart and in one: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
  * both in one batch, blocks in any order, tables with unused entries.
  */
 import { close, conformanceCase, integers, operand, type ConformanceCase } from "../case.ts";
@@ -90,6 +90,69 @@ function kvCacheWriteCases(): ConformanceCase[] {
             numRows,
             numKvHeads,
             headDim,
+            kRowStride: stride,
+            vRowStride: stride,
+          };
+        },
+      ),
+    ),
+  );
+}
+
+const rotaryWriteSettings = [
+  { numRows: 0, numHeads: 2, numKvHeads: 2, headDim: 8, rotaryDim: 8, gap: 0 },
+  { numRows: 1, numHeads: 1, numKvHeads: 1, headDim: 2, rotaryDim: 2, gap: 0 },
+  { numRows: 7, numHeads: 3, numKvHeads: 1, headDim: 6, rotaryDim: 4, gap: 1 },
+  { numRows: 5, numHeads: 2, numKvHeads: 2, headDim: 24, rotaryDim: 8, gap: 0 },
+  { numRows: 17, numHeads: 4, numKvHeads: 2, headDim: 64, rotaryDim: 64, gap: 0 },
+  { numRows: 6, numHeads: 3, numKvHeads: 1, headDim: 128, rotaryDim: 64, gap: 128 },
+  { numRows: 33, numHeads: 32, numKvHeads: 32, headDim: 128, rotaryDim: 64, gap: 0 },
+  { numRows: 3, numHeads: 8, numKvHeads: 2, headDim: 128, rotaryDim: 128, gap: 0 },
+];
+
+/** As in a fused projection, where a row of q, k or v begins a whole row of all three after the last. */
+function rotaryCacheWriteCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    rotaryWriteSettings.map(({ numRows, numHeads, numKvHeads, headDim, rotaryDim, gap }) =>
+      conformanceCase(
+        "rotaryCacheWrite",
+        `${dtype} ${numRows} rows H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}`,
+        (data) => {
+          const width = numHeads * headDim;
+          const kvWidth = numKvHeads * headDim;
+          const stride = width + 2 * kvWidth + gap;
+          const slots = data.distinct(numRows, numSlots);
+          const angles = data.uniform(maxPositions * (rotaryDim / 2), -3, 3);
+          const kvRows = { width: kvWidth, stride };
+          return {
+            q: operand(dtype, numRows, {
+              width,
+              stride,
+              values: data.normal(numRows * width),
+              check: close(),
+            }),
+            k: operand(dtype, numRows, { ...kvRows, values: data.normal(numRows * kvWidth) }),
+            v: operand(dtype, numRows, { ...kvRows, values: data.normal(numRows * kvWidth) }),
+            positions: operand("i32", numRows, { values: data.integers(numRows, 0, maxPositions) }),
+            cosSin: operand("f32", maxPositions, {
+              width: rotaryDim,
+              values: () => cosSinOf(angles(), rotaryDim),
+            }),
+            slots: operand("i32", numRows, {
+              values: () => slots().map((slot, i) => (i % 4 === 2 ? -1 : slot)),
+            }),
+            kCache: operand(dtype, numSlots, {
+              width: kvWidth,
+              values: data.normal(numSlots * kvWidth),
+              check: close(),
+            }),
+            vCache: operand(dtype, numSlots, { width: kvWidth, values: data.normal(numSlots * kvWidth) }),
+            numRows,
+            numHeads,
+            numKvHeads,
+            headDim,
+            rotaryDim,
+            qRowStride: stride,
             kRowStride: stride,
             vRowStride: stride,
           };
@@ -240,6 +303,7 @@ export function cacheCases(): ConformanceCase[] {
   return [
     ...rotaryCases(),
     ...kvCacheWriteCases(),
+    ...rotaryCacheWriteCases(),
     ...floats.flatMap((dtype) => pagedSettings.map((setting) => attentionPagedCase(setting, dtype))),
   ];
 }

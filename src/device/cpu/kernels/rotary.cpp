@@ -4,26 +4,59 @@
 namespace nt {
 namespace {
 
+/* How the heads of one row turn. */
+struct Turn {
+  int64_t num_heads, head_dim, rotary_dim;
+  const float* cosines; /* of all pairs; the sines follow */
+  vec sign;             /* of the sines */
+  bool copies_rest;
+};
+
+/* The heads that begin at element `from` of x, to element `to` of y on. */
 template <class T>
-void rotate_row(const nt_rotary_args& args, int64_t row) {
-  const Elements<T> x(args.x), y(args.y);
-  const int64_t half = args.rotary_dim / 2;
-  const float* cosines = data<float>(args.cos_sin) + data<int32_t>(args.positions)[row] * args.rotary_dim;
-  const vec sign = broadcast(args.inverse != 0 ? -1.0f : 1.0f);
-  const bool copies_rest = x.at != y.at || args.x_row_stride != args.y_row_stride;
-  for (int64_t head = 0; head < args.num_heads; head++) {
-    const int64_t from = row * args.x_row_stride + head * args.head_dim;
-    const int64_t to = row * args.y_row_stride + head * args.head_dim;
+void turn_heads(const Elements<T>& x, int64_t from, const Elements<T>& y, int64_t to, const Turn& turn) {
+  const int64_t half = turn.rotary_dim / 2;
+  const float* cosines = turn.cosines;
+  for (int64_t head = 0; head < turn.num_heads; head++, from += turn.head_dim, to += turn.head_dim) {
     for_vectors(0, half, [&](int64_t i, auto lanes) NT_INLINE {
-      const vec cosine = load_vec(cosines + i, lanes), sine = sign * load_vec(cosines + half + i, lanes);
+      const vec cosine = load_vec(cosines + i, lanes), sine = turn.sign * load_vec(cosines + half + i, lanes);
       const vec first = x.load(from + i, lanes), second = x.load(from + half + i, lanes);
       y.store(to + i, first * cosine - second * sine, lanes);
       y.store(to + half + i, second * cosine + first * sine, lanes);
     });
-    if (!copies_rest) continue;
-    for_vectors(args.rotary_dim, args.head_dim,
+    if (!turn.copies_rest) continue;
+    for_vectors(turn.rotary_dim, turn.head_dim,
                 [&](int64_t i, auto lanes) NT_INLINE { y.store(to + i, x.load(from + i, lanes), lanes); });
   }
+}
+
+template <class T>
+void rotate_row(const nt_rotary_args& args, int64_t row) {
+  const Elements<T> x(args.x), y(args.y);
+  const Turn turn{args.num_heads,
+                  args.head_dim,
+                  args.rotary_dim,
+                  data<float>(args.cos_sin) + data<int32_t>(args.positions)[row] * args.rotary_dim,
+                  broadcast(args.inverse != 0 ? -1.0f : 1.0f),
+                  x.at != y.at || args.x_row_stride != args.y_row_stride};
+  turn_heads(x, row * args.x_row_stride, y, row * args.y_row_stride, turn);
+}
+
+template <class T>
+void rotate_row_into_cache(const nt_rotary_cache_write_args& args, int64_t row) {
+  const Elements<T> q(args.q), k(args.k), v(args.v), k_cache(args.k_cache), v_cache(args.v_cache);
+  const float* cosines = data<float>(args.cos_sin) + data<int32_t>(args.positions)[row] * args.rotary_dim;
+  const vec sign = broadcast(1.0f);
+  const int64_t q_at = row * args.q_row_stride;
+  turn_heads(q, q_at, q, q_at, Turn{args.num_heads, args.head_dim, args.rotary_dim, cosines, sign, false});
+  const int64_t slot = data<int32_t>(args.slots)[row], columns = args.num_kv_heads * args.head_dim;
+  if (slot < 0) return;
+  const int64_t place = slot * columns;
+  turn_heads(k, row * args.k_row_stride, k_cache, place,
+             Turn{args.num_kv_heads, args.head_dim, args.rotary_dim, cosines, sign, true});
+  for_vectors(0, columns, [&](int64_t i, auto lanes) NT_INLINE {
+    v_cache.store(place + i, v.load(row * args.v_row_stride + i, lanes), lanes);
+  });
 }
 
 }  // namespace
@@ -34,6 +67,17 @@ NT_OP(rotary) {
     const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(args.num_heads * args.head_dim, 1));
     parallel_for(args.num_rows, grain, [&](int64_t begin, int64_t end, int) {
       for (int64_t row = begin; row < end; row++) rotate_row<typename decltype(tag)::type>(args, row);
+    });
+  });
+}
+
+NT_OP(rotary_cache_write) {
+  if (args.positions.dtype != i32 || args.slots.dtype != i32 || args.cos_sin.dtype != f32) return unsupported;
+  return dispatch_elements({args.q, args.k, args.v, args.k_cache, args.v_cache}, [&](auto tag) {
+    const int64_t row_elements = (args.num_heads + 2 * args.num_kv_heads) * args.head_dim;
+    const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(row_elements, 1));
+    parallel_for(args.num_rows, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; row++) rotate_row_into_cache<typename decltype(tag)::type>(args, row);
     });
   });
 }

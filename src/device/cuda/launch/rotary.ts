@@ -1,11 +1,14 @@
-/** Launcher of rotary. */
+/** Launchers of rotary, alone and into a paged cache. */
+import { DtypeError } from "../../../base/index.ts";
 import { addressOf, f32, floatDtype, i32, i64, perFloat, pointer, type CudaKernels } from "../launcher.ts";
-import { allowsPacks, ceilDiv, overlapping, packSize } from "./grid.ts";
+import { allowsPacks, ceilDiv, overlapping, packSize, wholeWarps } from "./grid.ts";
 
 const file = "rotary.cu";
 const packsKernels = perFloat(file, "rotary_packs");
 const singlesKernels = perFloat(file, "rotary_singles");
 const restKernels = perFloat(file, "rotary_rest");
+const cachePacksKernels = perFloat(file, "rotary_cache_write_packs");
+const cacheSinglesKernels = perFloat(file, "rotary_cache_write_singles");
 
 const threads = 256;
 /** Heads that share a thread's angles, where there are rows enough to fill the GPU. */
@@ -41,5 +44,37 @@ export const rotaryKernels = {
     if (addressOf(x) === addressOf(y) || rotaryDim === headDim) return;
     const resting = numRows * numHeads * (headDim - rotaryDim);
     context.launch(restKernels[dtype], { grid: ceilDiv(resting, threads), block: threads }, parameters);
+  },
+
+  rotaryCacheWrite: (context, args) => {
+    const { q, k, v, positions, cosSin, slots, kCache, vCache, numRows, numHeads, numKvHeads } = args;
+    const { headDim, rotaryDim, qRowStride, kRowStride, vRowStride } = args;
+    const dtype = floatDtype("rotaryCacheWrite", q);
+    if ([k, v, kCache, vCache].some((tensor) => tensor.dtype !== dtype))
+      throw new DtypeError(
+        "cuda",
+        `expected ${dtype} keys, values and caches for rotaryCacheWrite, got others`,
+      );
+    const usesPacks = allowsPacks(
+      [q, k, v, kCache, vCache, cosSin],
+      [qRowStride, kRowStride, vRowStride, headDim, rotaryDim / 2],
+    );
+    const lanes = usesPacks ? packSize(q) : 1;
+    const turning = (numHeads + numKvHeads) * (rotaryDim / 2);
+    const copied = numKvHeads * (headDim - rotaryDim + headDim);
+    const perRow = (turning + copied) / lanes;
+    const block = Math.min(threads, wholeWarps(perRow));
+    const grid = [numRows, ceilDiv(perRow, block)] as const;
+    const kernels = usesPacks ? cachePacksKernels : cacheSinglesKernels;
+    context.launch(kernels[dtype], overlapping(context, { grid, block }), [
+      ...[q, k, v, positions, cosSin, slots, kCache, vCache].map(pointer),
+      i64(qRowStride),
+      i64(kRowStride),
+      i64(vRowStride),
+      i32(numHeads),
+      i32(numKvHeads),
+      i32(headDim),
+      i32(rotaryDim),
+    ]);
   },
 } satisfies CudaKernels;

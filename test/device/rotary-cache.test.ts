@@ -1,0 +1,111 @@
+/** Rotary positions on the way into the cache against rotary and kvCacheWrite one after the other: the same bits on every device. */
+import { expect, it, type TestContext } from "vitest";
+import { dtypeBytes } from "../../src/base/index.ts";
+import type { Device, TensorArgument } from "../../src/device/index.ts";
+import { EmulatedCudaDevice } from "../cuda/emulator/device.ts";
+import { placeTensor, readTensor } from "../host-tensors.ts";
+import { openOrSkip } from "../open-device.ts";
+
+const numRows = 9;
+const numSlots = 16;
+const maxPositions = 40;
+/** Rows that are skipped have a negative slot. */
+const slots = [3, -1, 0, 15, -1, 7, 8, 1, 12];
+const positions = [0, 39, 5, 17, 0, 21, 22, 1, 38];
+
+const layouts = [
+  { numHeads: 4, numKvHeads: 4, headDim: 128, rotaryDim: 64 },
+  { numHeads: 6, numKvHeads: 2, headDim: 64, rotaryDim: 64 },
+  { numHeads: 3, numKvHeads: 1, headDim: 10, rotaryDim: 6 },
+];
+
+async function open(kind: string, test: TestContext): Promise<Device> {
+  if (kind !== "emulator") return openOrSkip(kind as "reference" | "cpu" | "cuda", test);
+  if (process.env["NAUTILUS_EMULATE"] === undefined)
+    test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
+  return new EmulatedCudaDevice();
+}
+
+const settings = ["reference", "cpu", "cuda", "emulator"].flatMap((kind) =>
+  (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
+);
+
+it.for(settings)("$kind, $dtype, heads of $layout.headDim", async ({ kind, dtype, layout }, test) => {
+  using device = await open(kind, test);
+  const { numHeads, numKvHeads, headDim, rotaryDim } = layout;
+  const kvWidth = numKvHeads * headDim;
+  const width = numHeads * headDim + 2 * kvWidth;
+  const noise = (length: number, seed: number): Float64Array =>
+    Float64Array.from({ length }, (_, i) => 3 * Math.sin((i + seed) * (i + 1.7)));
+  const angles = Float64Array.from({ length: maxPositions * rotaryDim }, (_, i) => {
+    const angle = Math.floor(i / rotaryDim) / 3 ** (i % (rotaryDim / 2));
+    return i % rotaryDim < rotaryDim / 2 ? Math.cos(angle) : Math.sin(angle);
+  });
+  const tables = {
+    positions: placeTensor(device, "i32", positions),
+    slots: placeTensor(device, "i32", slots),
+    cosSin: placeTensor(device, "f32", angles),
+  };
+  const place = () => ({
+    qkv: placeTensor(device, dtype, noise(numRows * width, 1)),
+    kCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 2)),
+    vCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 3)),
+  });
+  const at = (tensor: TensorArgument, column: number): TensorArgument => ({
+    ...tensor,
+    byteOffset: column * dtypeBytes(dtype),
+  });
+  const written = ({ qkv, kCache, vCache }: ReturnType<typeof place>) => ({
+    k: at(qkv, numHeads * headDim),
+    v: at(qkv, numHeads * headDim + kvWidth),
+    slots: tables.slots,
+    kCache,
+    vCache,
+    numRows,
+    numKvHeads,
+    headDim,
+    kRowStride: width,
+    vRowStride: width,
+  });
+
+  const apart = place();
+  device.run("rotary", {
+    x: apart.qkv,
+    positions: tables.positions,
+    cosSin: tables.cosSin,
+    y: apart.qkv,
+    numRows,
+    numHeads: numHeads + numKvHeads,
+    headDim,
+    rotaryDim,
+    xRowStride: width,
+    yRowStride: width,
+    inverse: 0,
+  });
+  device.run("kvCacheWrite", written(apart));
+
+  const together = place();
+  device.run("rotaryCacheWrite", {
+    ...written(together),
+    q: together.qkv,
+    positions: tables.positions,
+    cosSin: tables.cosSin,
+    numHeads,
+    rotaryDim,
+    qRowStride: width,
+  });
+  device.synchronize();
+
+  const queries = (qkv: TensorArgument): number[] =>
+    readTensor(qkv).filter((_, i) => i % width < numHeads * headDim);
+  expect(queries(together.qkv)).toEqual(queries(apart.qkv));
+  expect(readTensor(together.kCache)).toEqual(readTensor(apart.kCache));
+  expect(readTensor(together.vCache)).toEqual(readTensor(apart.vCache));
+  // The keys and values of the projection stay as the projection left them.
+  const rest = (qkv: TensorArgument): number[] =>
+    readTensor(qkv).filter((_, i) => i % width >= numHeads * headDim);
+  expect(rest(together.qkv)).toEqual(rest(place().qkv));
+  // What is compared is not what was there before.
+  expect(queries(together.qkv)).not.toEqual(queries(place().qkv));
+  expect(readTensor(together.kCache)).not.toEqual(readTensor(place().kCache));
+});
