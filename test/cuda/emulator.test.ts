@@ -5,18 +5,18 @@
 import { describe, expect, it } from "vitest";
 import { opNames } from "../../src/device/index.ts";
 import { numElementsOf } from "../conformance/case.ts";
-import { casesOf } from "../conformance/cases/index.ts";
 import { runCase } from "../conformance/runner.ts";
+import { emulatedCases } from "./emulator/cases.ts";
 import { EmulatedCudaDevice } from "./emulator/device.ts";
 
 const mostElements = 60_000;
 
 describe("CUDA kernels on the emulator", () => {
-  it.for(opNames.filter((op) => op !== "matmul"))("%s", (op, test) => {
+  it.for(opNames)("%s", (op, test) => {
     if (process.env["NAUTILUS_EMULATE"] === undefined)
       return test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
     using device = new EmulatedCudaDevice();
-    const cases = casesOf(op).filter((candidate) => numElementsOf(candidate.build()) <= mostElements);
+    const cases = emulatedCases(op).filter((candidate) => numElementsOf(candidate.build()) <= mostElements);
     const failures = cases
       .map((candidate) => runCase(device, candidate))
       .filter(({ status }) => status === "failed");

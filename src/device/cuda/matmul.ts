@@ -1,5 +1,6 @@
 /**
- * The matmul operator: some products of a few rows by a kernel of ours (launch/matvec.ts), all others through cuBLASLt.
+ * The matmul operator: some products of a few rows (launch/matvec.ts) or of low rank (launch/thinProduct.ts) by kernels of ours, all
+ * others through cuBLASLt.
  * Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T, so b is the library's A, a its B, and a bias over columns its
  * bias over rows. Descriptors and the algorithm are kept per kind of product, so that a call costs one native call.
  * Knows the rule by which an algorithm is chosen; tuning.ts does the timing.
@@ -9,6 +10,7 @@ import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
 import { runMatvec } from "./launch/matvec.ts";
+import { runThinProduct } from "./launch/thinProduct.ts";
 import { accumulatedRows, launchAdd, launchFinish, needsAccumulator } from "./launch/product.ts";
 import { addressOf, type LaunchContext } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
@@ -98,6 +100,8 @@ export class CudaMatmul {
   readonly #allowsTf32: boolean;
   /** NAUTILUS_MATVEC=off leaves every product to the library, to compare. */
   readonly #usesMatvec = process.env["NAUTILUS_MATVEC"] !== "off";
+  /** NAUTILUS_THIN_PRODUCTS=off, likewise. */
+  readonly #usesThinProducts = process.env["NAUTILUS_THIN_PRODUCTS"] !== "off";
   /** Undefined marks a product that the library cannot do. */
   readonly #plans = new Map<string, Plan | undefined>();
   /** Alpha and beta of the present call. */
@@ -130,6 +134,7 @@ export class CudaMatmul {
       return;
     }
     if (this.#usesMatvec && runMatvec(context, args)) return;
+    if (this.#usesThinProducts && runThinProduct(context, args)) return;
     if (needsAccumulator(args)) this.#accumulate(context, args);
     else this.#multiply(context, args);
   };

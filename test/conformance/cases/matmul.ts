@@ -136,8 +136,40 @@ export function matmulCase(setting: Setting, dtype: TensorDtype, result: TensorD
   });
 }
 
-export function matmulCases(): ConformanceCase[] {
-  return floatPairs.flatMap(([dtype, result]) =>
-    settings.map((setting) => matmulCase(setting, dtype, result)),
+/** Products with one dimension of at most 64: by rows, by columns, and summed over rows. */
+const thinSettings: readonly Setting[] = [
+  ...[8, 16, 40, 48, 64].flatMap((rank) => [
+    { m: 150, n: rank, k: 136, transposeB: true },
+    { m: 130, n: rank, k: 72, gap: 8, alpha: 2, beta: 1 },
+    { m: 37, n: 272, k: rank, transposeB: true, alpha: 2, beta: 1 },
+    { m: 261, n: 72, k: rank, gap: 8, alpha: -0.5, beta: 1 },
+    { m: rank, n: 264, k: 67, gap: 8, transposeA: true, beta: 1 },
+    { m: 80, n: rank, k: 133, gap: 16, transposeA: true, alpha: 0.25 },
+  ]),
+  { m: 1, n: 16, k: 200, transposeB: true, shift: 8 },
+  { m: 1, n: 72, k: 16, beta: 0 },
+  { m: 16, n: 72, k: 1, transposeA: true },
+  // As large as an adapter's, and more rows than a block takes.
+  { m: 2064, n: 16, k: 520, transposeB: true },
+  { m: 2064, n: 48, k: 520, beta: 1 },
+  { m: 2064, n: 520, k: 16, transposeB: true, alpha: 2, beta: 1 },
+  { m: 2064, n: 520, k: 48, beta: 1 },
+  { m: 48, n: 520, k: 2064, transposeA: true },
+  { m: 520, n: 16, k: 2064, transposeA: true, alpha: 2, beta: 1 },
+];
+
+/** In bf16: what adapters of low rank train with. */
+export function thinProductCases(): ConformanceCase[] {
+  return thinSettings.flatMap((setting) =>
+    setting.k <= 64 && setting.transposeA !== true
+      ? [matmulCase(setting, "bf16", "bf16")]
+      : [matmulCase(setting, "bf16", "bf16"), matmulCase(setting, "bf16", "f32")],
   );
+}
+
+export function matmulCases(): ConformanceCase[] {
+  return [
+    ...floatPairs.flatMap(([dtype, result]) => settings.map((setting) => matmulCase(setting, dtype, result))),
+    ...thinProductCases(),
+  ];
 }

@@ -1,12 +1,13 @@
 /**
  * The CUDA backend's operators and kernels as a Device on the CPU, for machines without a GPU: the same launchers, the same .cu files.
- * Products through cuBLASLt are not there. Knows nothing of the driver.
+ * Of matrix products, those of low rank alone are there: the others are cuBLASLt's. Knows nothing of the driver.
  */
 import type { Dtype } from "../../../src/base/index.ts";
 import { UnsupportedOpError } from "../../../src/base/index.ts";
 import { CudaBuffer } from "../../../src/device/cuda/buffer.ts";
 import { cudaKernels, supportsDtypes } from "../../../src/device/cuda/kernels.ts";
-import { addressOfBuffer } from "../../../src/device/cuda/launcher.ts";
+import { launchThinProduct } from "../../../src/device/cuda/launch/thinProduct.ts";
+import { addressOfBuffer, type CudaKernels } from "../../../src/device/cuda/launcher.ts";
 import { NativeWords } from "../../../src/device/cuda/native.ts";
 import { viewMemory } from "../../../src/device/ffi.ts";
 import type {
@@ -19,6 +20,14 @@ import type {
   Readback,
 } from "../../../src/device/index.ts";
 import { EmulatedContext } from "./context.ts";
+
+const kernels: CudaKernels = {
+  ...cudaKernels,
+  matmul: (context, args) => {
+    if (args.m > 0 && args.n > 0 && !launchThinProduct(context, args))
+      throw new UnsupportedOpError("emulator", "expected a product of low rank, got one for the library");
+  },
+};
 
 export class EmulatedCudaDevice implements Device {
   readonly kind = "cuda";
@@ -50,14 +59,14 @@ export class EmulatedCudaDevice implements Device {
   }
 
   run<Name extends OpName>(name: Name, args: OpArguments<Name>): void {
-    const launch = cudaKernels[name];
+    const launch = kernels[name];
     if (launch === undefined)
       throw new UnsupportedOpError("emulator", `expected a kernel for ${name}, got none`);
     launch(this.context, args);
   }
 
   supports(name: OpName, dtypes: Readonly<Partial<Record<string, Dtype>>>): boolean {
-    return cudaKernels[name] !== undefined && supportsDtypes(name, dtypes);
+    return kernels[name] !== undefined && supportsDtypes(name, dtypes);
   }
 
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void {

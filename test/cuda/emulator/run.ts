@@ -5,8 +5,8 @@
 import { parseArgs } from "node:util";
 import { opNames } from "../../../src/device/index.ts";
 import { numElementsOf } from "../../conformance/case.ts";
-import { casesOf } from "../../conformance/cases/index.ts";
 import { runCase } from "../../conformance/runner.ts";
+import { emulatedCases } from "./cases.ts";
 import { EmulatedCudaDevice } from "./device.ts";
 
 const { values } = parseArgs({
@@ -20,9 +20,9 @@ const { values } = parseArgs({
 const device = new EmulatedCudaDevice();
 let numFailed = 0;
 for (const op of opNames) {
-  if ((values.op !== undefined && values.op !== op) || op === "matmul") continue;
+  if (values.op !== undefined && values.op !== op) continue;
   const start = performance.now();
-  const cases = casesOf(op).filter(
+  const cases = emulatedCases(op).filter(
     (candidate) =>
       candidate.label.includes(values.case) && numElementsOf(candidate.build()) <= Number(values.elements),
   );

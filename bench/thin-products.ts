@@ -1,0 +1,226 @@
+/**
+ * The products that a LoRA adds to each projection of the 8.54 B model in a training step: milliseconds and GB/s by our kernels and by
+ * cuBLASLt, and the share of what a copy reaches. Bytes are those of one pass over each large matrix. With `--products`, also
+ * what the frozen weight's own product costs when it adds to what is there, so that the update could be written first.
+ *
+ * usage: node bench/thin-products.ts [--rows 16384] [--rank 16] [--products]
+ * Limit: 4,300 GB/s, read and written, is what a copy reaches on an H200 (data sheet: 4,800).
+ */
+import { parseArgs } from "node:util";
+import { encodeValues, invariant } from "../src/base/index.ts";
+import { createCudaDevice } from "../src/device/cuda/index.ts";
+import { launchThinProduct } from "../src/device/cuda/launch/thinProduct.ts";
+import type { OpArguments, TensorArgument } from "../src/device/index.ts";
+
+const { values } = parseArgs({
+  options: {
+    rows: { type: "string", default: "16384" },
+    rank: { type: "string", default: "16" },
+    products: { type: "boolean", default: false },
+  },
+});
+const numRows = Number(values.rows);
+const rank = Number(values.rank);
+const copyLimit = 4300;
+const numLayers = 32;
+const projections = [
+  { label: "qkv", numInputs: 4096, numOutputs: 12_288, numParts: 3 },
+  { label: "attention out", numInputs: 4096, numOutputs: 4096, numParts: 1 },
+  { label: "ffn up", numInputs: 4096, numOutputs: 16_384, numParts: 1 },
+  { label: "ffn down", numInputs: 16_384, numOutputs: 4096, numParts: 1 },
+];
+
+type Product = OpArguments<"matmul">;
+interface Operation {
+  readonly label: string;
+  readonly bytes: number;
+  readonly products: readonly Product[];
+}
+
+process.env["NAUTILUS_THIN_PRODUCTS"] = "off";
+using device = createCudaDevice();
+
+function randomMatrix(numElements: number): TensorArgument {
+  const stretch = Float32Array.from({ length: Math.min(numElements, 1 << 18) }, () => Math.random() * 2 - 1);
+  const bytes = encodeValues("bf16", stretch);
+  const buffer = device.allocate(numElements * 2);
+  device.upload(buffer, 0, bytes);
+  for (let filled = bytes.byteLength; filled < buffer.byteLength; filled *= 2)
+    device.copy(buffer, 0, buffer, filled, Math.min(filled, buffer.byteLength - filled));
+  return { buffer, byteOffset: 0, dtype: "bf16" };
+}
+
+const at = (tensor: TensorArgument, element: number): TensorArgument => ({
+  ...tensor,
+  byteOffset: 2 * element,
+});
+
+const widest = 16_384;
+const [x, y] = [randomMatrix(numRows * widest), randomMatrix(numRows * widest)];
+const [low, dlow] = [randomMatrix(numRows * 3 * rank), randomMatrix(numRows * 3 * rank)];
+const [a, b, gradient] = [0, 1, 2].map(() => randomMatrix(widest * 3 * rank));
+
+function operationsOf({ numInputs, numOutputs, numParts }: (typeof projections)[number]): Operation[] {
+  const ranks = numParts * rank;
+  const partWidth = numOutputs / numParts;
+  const parts = Array.from({ length: numParts }, (_, part) => part);
+  const wholeX = { m: numRows, n: ranks, k: numInputs, lda: numInputs, ldc: ranks };
+  const [inputBytes, outputBytes] = [2 * numRows * numInputs, 2 * numRows * numOutputs];
+  const plain = { transposeA: 0, transposeB: 0, alpha: 1, beta: 0 };
+  return [
+    {
+      label: "x A^T",
+      bytes: inputBytes,
+      products: [{ ...plain, ...wholeX, a: x, b: a, c: low, ldb: numInputs, transposeB: 1 }],
+    },
+    {
+      label: "y += low B^T",
+      bytes: 2 * outputBytes,
+      products: parts.map((part) => ({
+        ...plain,
+        a: at(low, part * rank),
+        b: at(b, part * partWidth * rank),
+        c: at(y, part * partWidth),
+        m: numRows,
+        n: partWidth,
+        k: rank,
+        lda: ranks,
+        ldb: rank,
+        ldc: numOutputs,
+        transposeB: 1,
+        beta: 1,
+      })),
+    },
+    {
+      label: "dlow = dy B",
+      bytes: outputBytes,
+      products: parts.map((part) => ({
+        ...plain,
+        a: at(y, part * partWidth),
+        b: at(b, part * partWidth * rank),
+        c: at(dlow, part * rank),
+        m: numRows,
+        n: rank,
+        k: partWidth,
+        lda: numOutputs,
+        ldb: rank,
+        ldc: ranks,
+      })),
+    },
+    {
+      label: "dB += dy^T low",
+      bytes: outputBytes,
+      products: parts.map((part) => ({
+        ...plain,
+        a: at(y, part * partWidth),
+        b: at(low, part * rank),
+        c: at(gradient, part * partWidth * rank),
+        m: partWidth,
+        n: rank,
+        k: numRows,
+        lda: numOutputs,
+        ldb: ranks,
+        ldc: rank,
+        transposeA: 1,
+        beta: 1,
+      })),
+    },
+    {
+      label: "dA += dlow^T x",
+      bytes: inputBytes,
+      products: [
+        {
+          ...plain,
+          a: dlow,
+          b: x,
+          c: gradient,
+          m: ranks,
+          n: numInputs,
+          k: numRows,
+          lda: ranks,
+          ldb: numInputs,
+          ldc: numInputs,
+          transposeA: 1,
+          beta: 1,
+        },
+      ],
+    },
+    {
+      label: "dx += dlow A",
+      bytes: 2 * inputBytes,
+      products: [
+        {
+          ...plain,
+          a: dlow,
+          b: a,
+          c: x,
+          m: numRows,
+          n: numInputs,
+          k: ranks,
+          lda: ranks,
+          ldb: numInputs,
+          ldc: numInputs,
+          beta: 1,
+        },
+      ],
+    },
+  ];
+}
+
+/** Milliseconds of a graph of several rounds, per round. */
+function timed(products: readonly Product[], run: (args: Product) => void): number {
+  const numRounds = 10;
+  // Algorithms are chosen before the capture.
+  for (const product of products) run(product);
+  const graph = device.capture(() => {
+    for (let round = 0; round < numRounds; round++) for (const product of products) run(product);
+  });
+  let best = Infinity;
+  for (let replay = 0; replay < 3; replay++) {
+    device.synchronize();
+    const startMs = performance.now();
+    graph.replay();
+    device.synchronize();
+    best = Math.min(best, (performance.now() - startMs) / numRounds);
+  }
+  graph.dispose();
+  return best;
+}
+
+const own = (args: Product): void =>
+  invariant(launchThinProduct(device.launchContext, args), "a product that the kernels can do");
+const byLibrary = (args: Product): void => device.run("matmul", args);
+
+console.log(`${device.description}; ${numRows} rows, rank ${rank}; share of ${copyLimit} GB/s`);
+for (const projection of projections) {
+  let [ownMs, libraryMs, leastMs] = [0, 0, 0];
+  for (const { label, bytes, products } of operationsOf(projection)) {
+    const [ours, theirs] = [timed(products, own), timed(products, byLibrary)];
+    ownMs += ours;
+    libraryMs += theirs;
+    leastMs += bytes / copyLimit / 1e6;
+    const rate = (ms: number): string =>
+      `${ms.toFixed(3).padStart(7)} ms ${(bytes / ms / 1e6).toFixed(0).padStart(5)} GB/s ${((100 * bytes) / ms / 1e6 / copyLimit).toFixed(0).padStart(3)} %`;
+    console.log(
+      `${projection.label.padEnd(14)} ${label.padEnd(15)} ours ${rate(ours)}   cuBLASLt ${rate(theirs)}   ${(theirs / ours).toFixed(2)} times`,
+    );
+  }
+  console.log(
+    `${projection.label.padEnd(14)} of ${numLayers} layers: ours ${(numLayers * ownMs).toFixed(1)} ms, cuBLASLt ${(numLayers * libraryMs).toFixed(1)} ms, one pass over everything ${(numLayers * leastMs).toFixed(1)} ms`,
+  );
+}
+
+if (values.products) {
+  const weight = randomMatrix(12_288 * 4096);
+  for (const { label, numInputs, numOutputs } of projections.slice(0, 2)) {
+    for (const isBackward of [false, true]) {
+      const [n, k] = isBackward ? [numInputs, numOutputs] : [numOutputs, numInputs];
+      const shape = { m: numRows, n, k, lda: k, ldb: numInputs, ldc: n, transposeA: 0, alpha: 1 };
+      const operands = { a: x, b: weight, c: y, ...shape, transposeB: Number(!isBackward) };
+      const [assigned, added] = [0, 1].map((beta) => timed([{ ...operands, beta }], byLibrary));
+      console.log(
+        `${label} ${isBackward ? "dx = dy W" : "y = x W^T"}: ${assigned.toFixed(3)} ms; adding to what is there ${added.toFixed(3)} ms (beta = 1)`,
+      );
+    }
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * Products with one dimension of at most 64, as adapters of low rank make them: bound by the one pass over their large matrix, at which
+ * cuBLASLt's tiles idle. Knows which products those are, and how rows and columns are shared out; matmul.ts leaves all others to
+ * cuBLASLt.
+ * Invariant: a result depends on the arguments and the kind of GPU alone, never on timing.
+ */
+import type { OpArguments } from "../../contract.ts";
+import {
+  address,
+  addressOf,
+  f32,
+  i32,
+  i64,
+  kernel,
+  pointer,
+  type KernelParameter,
+  type KernelReference,
+  type LaunchContext,
+} from "../launcher.ts";
+import { ceilDiv, clamp } from "./grid.ts";
+
+type Product = OpArguments<"matmul">;
+
+// Sizes as in kernels/thin_product.cu.
+const threads = 256;
+const down = { rows: 128, columns: 64, depth: 4 } as const;
+const up = { rows: 256, columns: 256 } as const;
+const gradient = { rows: 32, columns: 256, depth: 4 } as const;
+const rowPadding = 8;
+const mostRanks = 64;
+/** Elements of the large matrix below which the few microseconds of a launch decide. */
+const leastStreamed = 2 ** 20;
+const leastRows = 256;
+/** Larger grids in their second dimension are refused. */
+const mostGridRows = 65_535;
+
+interface Kernels {
+  readonly down: readonly [plain: KernelReference, transposed: KernelReference];
+  readonly up: readonly [plain: KernelReference, transposed: KernelReference];
+  readonly gradient: KernelReference;
+  readonly finish: KernelReference;
+}
+
+/** By ranks in sixteens, from 1. */
+const kernels: readonly Kernels[] = Array.from({ length: mostRanks / 16 }, (_, index) => {
+  const entry = (name: string) =>
+    kernel({ file: "thin_product.cu", entry: name, defines: { RANKS: 16 * (index + 1) } });
+  return {
+    down: [entry("thin_down"), entry("thin_down_transposed")],
+    up: [entry("thin_up"), entry("thin_up_transposed")],
+    gradient: entry("thin_gradient"),
+    finish: entry("thin_finish"),
+  };
+});
+
+function kernelsFor(rank: number): Kernels {
+  return kernels[ceilDiv(rank, 16) - 1];
+}
+
+/** The three forms of kernels/thin_product.cu. */
+export type ThinForm = "down" | "up" | "gradient";
+
+const isRank = (size: number): boolean => size > 0 && size <= mostRanks && size % 8 === 0;
+const isWide = (size: number): boolean => size > mostRanks && size % 8 === 0;
+
+/** The form by which the kernels can do a product; undefined where they cannot. */
+export function thinFormOf(args: Product): ThinForm | undefined {
+  const { a, b, c, bias, m, n, k, lda, ldb, ldc, transposeA, transposeB } = args;
+  if (a.dtype !== "bf16" || b.dtype !== "bf16" || bias !== undefined || m === 0) return undefined;
+  if (c.dtype !== "bf16" && c.dtype !== "f32") return undefined;
+  if (lda % 8 !== 0 || ldb % 8 !== 0 || addressOf(a) % 16 !== 0 || addressOf(b) % 16 !== 0) return undefined;
+  if (transposeA === 1) {
+    const isThin = (isRank(m) && isWide(n)) || (isWide(m) && isRank(n));
+    return transposeB === 0 && k > 0 && isThin ? "gradient" : undefined;
+  }
+  if (isRank(n) && isWide(k)) return "down";
+  const isPacked = c.dtype === "bf16" && ldc % 8 === 0 && addressOf(c) % 16 === 0;
+  return isRank(k) && isWide(n) && isPacked && m <= mostGridRows * up.rows ? "up" : undefined;
+}
+
+function isWorthwhile({ m, n, k, transposeA }: Product): boolean {
+  const [numRows, width] = transposeA === 1 ? [k, Math.max(m, n)] : [m, Math.max(n, k)];
+  return numRows >= leastRows && numRows * width >= leastStreamed;
+}
+
+/** Queues the product if the kernels are the best way to do it, and says whether it did. Throws DisposedError. */
+export function runThinProduct(context: LaunchContext, args: Product): boolean {
+  return isWorthwhile(args) && launchThinProduct(context, args);
+}
+
+/** Queues the product if the kernels can do it, and says whether it did. Throws DisposedError. */
+export function launchThinProduct(context: LaunchContext, args: Product): boolean {
+  switch (thinFormOf(args)) {
+    case "down":
+      launchDown(context, args);
+      return true;
+    case "up":
+      launchUp(context, args);
+      return true;
+    case "gradient":
+      launchGradient(context, args);
+      return true;
+    case undefined:
+      return false;
+  }
+}
+
+/**
+ * How a sum over `length` is cut so that `numBlocks` times the parts give every multiprocessor a block: parts of `chunk`, a multiple
+ * of `granularity`.
+ */
+export function splitSum(
+  length: number,
+  {
+    numBlocks,
+    numMultiprocessors,
+    granularity,
+  }: Readonly<Record<"numBlocks" | "numMultiprocessors" | "granularity", number>>,
+): { numSplits: number; chunk: number } {
+  const wanted = clamp(Math.floor(numMultiprocessors / numBlocks), 1, ceilDiv(length, granularity));
+  const chunk = ceilDiv(ceilDiv(length, wanted), granularity) * granularity;
+  return { numSplits: ceilDiv(length, chunk), chunk };
+}
+
+const isBf16 = ({ c }: Product): KernelParameter => i32(Number(c.dtype === "bf16"));
+
+function launchDown(context: LaunchContext, args: Product): void {
+  const { a, b, c, m, n, k, lda, ldb, ldc, transposeB, alpha, beta } = args;
+  const own = kernelsFor(n);
+  const ranks = 16 * ceilDiv(n, 16);
+  const numBlocks = ceilDiv(m, down.rows);
+  const { numSplits, chunk } = splitSum(k, {
+    numBlocks,
+    numMultiprocessors: context.multiprocessorCount,
+    granularity: down.columns,
+  });
+  const partials = numSplits === 1 ? 0 : context.workspace(numSplits * m * n * 4);
+  const wideStride = down.columns + rowPadding;
+  const thinElements = Math.max(ranks * wideStride, down.columns * (ranks + rowPadding));
+  const sharedBytes = down.depth * (down.rows * wideStride + thinElements) * 2;
+  context.launch(own.down[transposeB], { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+    pointer(a),
+    pointer(b),
+    pointer(c),
+    address(partials),
+    ...[m, k, lda, ldb, ldc, chunk].map(i64),
+    i32(n),
+    isBf16(args),
+    f32(alpha),
+    f32(beta),
+  ]);
+  if (numSplits > 1)
+    launchFinish(context, args, {
+      partials,
+      numSplits,
+      numRows: m,
+      width: n,
+      rowStride: ldc,
+      columnStride: 1,
+    });
+}
+
+function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...rest }: Product): void {
+  const grid = [ceilDiv(n, up.columns), ceilDiv(m, up.rows)] as const;
+  context.launch(kernelsFor(k).up[rest.transposeB], { grid, block: threads }, [
+    pointer(a),
+    pointer(b),
+    pointer(c),
+    ...[m, n, lda, ldb, ldc].map(i64),
+    i32(k),
+    i32(0),
+    f32(rest.alpha),
+    f32(rest.beta),
+  ]);
+}
+
+function launchGradient(context: LaunchContext, args: Product): void {
+  const { a, b, m, n, k, lda, ldb, ldc } = args;
+  const isLeftThin = m <= mostRanks;
+  const [rank, width] = isLeftThin ? [m, n] : [n, m];
+  const own = kernelsFor(rank);
+  const ranks = 16 * ceilDiv(rank, 16);
+  const numBlocks = ceilDiv(width, gradient.columns);
+  const { numSplits, chunk } = splitSum(k, {
+    numBlocks,
+    numMultiprocessors: context.multiprocessorCount,
+    granularity: gradient.rows,
+  });
+  const partials = context.workspace(numSplits * rank * width * 4);
+  const stageElements = gradient.rows * (gradient.columns + ranks + 2 * rowPadding);
+  const sharedBytes = gradient.depth * stageElements * 2;
+  const [thin, wide] = isLeftThin ? [a, b] : [b, a];
+  const strides = isLeftThin ? [lda, ldb] : [ldb, lda];
+  context.launch(own.gradient, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+    pointer(thin),
+    pointer(wide),
+    address(partials),
+    ...[k, width, ...strides, chunk].map(i64),
+    i32(rank),
+    i32(0),
+  ]);
+  launchFinish(context, args, {
+    partials,
+    numSplits,
+    numRows: rank,
+    width,
+    rowStride: isLeftThin ? ldc : 1,
+    columnStride: isLeftThin ? 1 : ldc,
+  });
+}
+
+interface Partials {
+  readonly partials: number;
+  readonly numSplits: number;
+  readonly numRows: number;
+  readonly width: number;
+  /** Of c, in elements. */
+  readonly rowStride: number;
+  readonly columnStride: number;
+}
+
+function launchFinish(context: LaunchContext, args: Product, sums: Partials): void {
+  const { partials, numSplits, numRows, width, rowStride, columnStride } = sums;
+  const grid = ceilDiv(numRows * width, threads);
+  context.launch(kernels[0].finish, { grid, block: threads }, [
+    address(partials),
+    pointer(args.c),
+    ...[numRows, width, rowStride, columnStride].map(i64),
+    i32(numSplits),
+    isBf16(args),
+    f32(args.alpha),
+    f32(args.beta),
+  ]);
+}
