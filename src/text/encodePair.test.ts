@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { TokenizerError } from "../base/index.ts";
-import { encodePair } from "./encodePair.ts";
+import { encodePair, pairEncoder } from "./encodePair.ts";
 import { loadTokenizer } from "./loadTokenizer.ts";
 
 const tokenizer = loadTokenizer(new URL("../../test/fixtures/tokenizer", import.meta.url).pathname);
@@ -20,6 +20,19 @@ describe("encodePair", () => {
     }
     // U+FEFF is whitespace to JavaScript alone.
     expect(tokenizer.decode(encodePair(tokenizer, "a\ufeff", "b").context)).toBe("a\ufeff");
+  });
+
+  it("gives the same for pairs that follow each other, whether they share the context or not", () => {
+    const encode = pairEncoder(tokenizer);
+    for (const [context, continuation] of [
+      ["One", " a"],
+      ["One", " b"],
+      ["One ", "c"],
+      ["Two", " a"],
+      ["One", " a"],
+      ["", "a"],
+    ])
+      expect(encode(context, continuation)).toEqual(encodePair(tokenizer, context, continuation));
   });
 
   it("puts the prefix token before a continuation without context", () => {

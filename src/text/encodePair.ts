@@ -29,9 +29,30 @@ export function prefixTokenOf(tokenizer: Tokenizer): number {
  * has no token of its own.
  */
 export function encodePair(tokenizer: Tokenizer, context: Prompt, continuation: Prompt): EncodedPair {
+  return pairEncoder(tokenizer)(context, continuation);
+}
+
+/** `encodePair` that encodes a context once for the pairs with it that follow each other. */
+export function pairEncoder(tokenizer: Tokenizer): (context: Prompt, continuation: Prompt) => EncodedPair {
+  let last: { text: string; ids: Int32Array } | undefined;
+  const encodeContext = (text: string): Int32Array => {
+    if (last?.text !== text) last = { text, ids: tokenizer.encode(text) };
+    return last.ids;
+  };
+  return (context, continuation) => checkedPair(tokenizer, { context, continuation, encodeContext });
+}
+
+function checkedPair(
+  tokenizer: Tokenizer,
+  {
+    context,
+    continuation,
+    encodeContext,
+  }: { context: Prompt; continuation: Prompt; encodeContext: (text: string) => Int32Array },
+): EncodedPair {
   const pair =
     typeof context === "string" && typeof continuation === "string"
-      ? encodeTogether(tokenizer, context, continuation)
+      ? encodeTogether(tokenizer, { context, continuation, encodeContext })
       : { context: idsOf(tokenizer, context), continuation: idsOf(tokenizer, continuation) };
   if (pair.continuation.length === 0) {
     throw new TokenizerError(
@@ -47,11 +68,18 @@ function idsOf(tokenizer: Tokenizer, prompt: Prompt): Int32Array {
   return typeof prompt === "string" ? tokenizer.encode(prompt) : prompt;
 }
 
-function encodeTogether(tokenizer: Tokenizer, context: string, continuation: string): EncodedPair {
+function encodeTogether(
+  tokenizer: Tokenizer,
+  {
+    context,
+    continuation,
+    encodeContext,
+  }: { context: string; continuation: string; encodeContext: (text: string) => Int32Array },
+): EncodedPair {
   // An empty context is left to the prefix token, even where whitespace was all there was before the continuation.
   if (context === "") return { context: new Int32Array(0), continuation: tokenizer.encode(continuation) };
   const kept = context.replace(trailingWhitespace, "");
-  const contextIds = tokenizer.encode(kept);
+  const contextIds = encodeContext(kept);
   const whole = tokenizer.encode(context + continuation);
   return { context: contextIds, continuation: whole.slice(contextIds.length) };
 }

@@ -10,7 +10,7 @@ export {
 } from "./chat/chatTemplate.ts";
 export * from "./chat/conversation.ts";
 export * from "./chat/nemotronPrompts.ts";
-export { type EncodedPair, encodePair, prefixTokenOf } from "./encodePair.ts";
+export { type EncodedPair, encodePair, pairEncoder, prefixTokenOf } from "./encodePair.ts";
 export * from "./languageModel.ts";
 export { loadTokenizer, saveTokenizer } from "./loadTokenizer.ts";
 export { OfficialTokenizer } from "./official/officialTokenizer.ts";

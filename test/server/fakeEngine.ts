@@ -135,6 +135,7 @@ export class FakeEngine implements Engine {
       numPreemptions: 0,
       numSteps: this.#totals.numSteps,
       stepSeconds: 0,
+      numRows: 0,
       hostSeconds: 0,
       waitSeconds: 0,
     };

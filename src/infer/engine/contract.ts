@@ -88,6 +88,8 @@ export interface EngineStatistics {
   numGeneratedTokens: number;
   numPreemptions: number;
   numSteps: number;
+  /** Rows of all steps: prompt tokens that were read, and drawn tokens that others follow. */
+  numRows: number;
   /** Seconds inside steps: on the device, and in the scheduler's own code. */
   stepSeconds: number;
   hostSeconds: number;

@@ -78,6 +78,7 @@ export class EngineCore implements Engine {
     numCachedPromptTokens: 0,
     numGeneratedTokens: 0,
     numSteps: 0,
+    numRows: 0,
     stepSeconds: 0,
     hostSeconds: 0,
     waitSeconds: 0,
@@ -255,6 +256,7 @@ export class EngineCore implements Engine {
     const pending = this.#options.runner.execute(step);
     this.#totals.stepSeconds += (performance.now() - plannedMs) / 1000;
     this.#totals.numSteps++;
+    this.#totals.numRows += step.numRows;
     return { step, pending };
   }
 

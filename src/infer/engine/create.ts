@@ -25,6 +25,7 @@ export interface EngineOptions {
   maxStepRows?: number | undefined;
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
+  /** Bound on the logits of prompt rows that exist at once. Default 256 MiB on a GPU, 64 elsewhere. */
   maxLogitsBytes?: number | undefined;
   /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
   warmsUp?: boolean | undefined;
@@ -64,7 +65,8 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
     maxSequences,
     numTokens,
     maxStepRows,
-    maxLogitsBytes: options.maxLogitsBytes,
+    // On a GPU at 256,000 tokens this is 262 rows, where the head's product is no longer bound by reading its weight.
+    maxLogitsBytes: options.maxLogitsBytes ?? (context.device.kind === "cuda" ? 256 : 64) * 2 ** 20,
     choosesAdapters: options.adapters !== undefined,
   });
   const constraints = new GrammarCompiler(tokenizer, numTokens);

@@ -3,6 +3,7 @@
  * reads.ts. Results keep the order of the requests.
  */
 import { RequestError } from "../../base/index.ts";
+import { pairEncoder } from "../../text/index.ts";
 import type {
   FinishReason,
   GenerateRequest,
@@ -126,7 +127,10 @@ export class EngineLanguageModel implements LanguageModel {
     requests: readonly LoglikelihoodRequest[],
     options: RequestOptions = {},
   ): Promise<Loglikelihood[]> {
-    const pairs = requests.map((request) => pairTokens(this.tokenizer, request, this.maxSequenceTokens));
+    const encode = pairEncoder(this.tokenizer);
+    const pairs = requests.map(({ context, continuation }) =>
+      pairTokens(encode(context, continuation), this.maxSequenceTokens),
+    );
     let numDone = 0;
     return await this.#score(pairs, options, () => options.onProgress?.(++numDone, requests.length));
   }
@@ -170,7 +174,7 @@ export class EngineLanguageModel implements LanguageModel {
       signal?.throwIfAborted();
       const { tokens, from, index, alternatives } = reads[place];
       const request: EngineRequest = {
-        prompt: tokens,
+        prompt: Array.from(tokens),
         sampling: scoring,
         promptLogprobs: 0,
         promptLogprobsFrom: from,

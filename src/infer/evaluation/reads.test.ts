@@ -7,7 +7,9 @@ import { planReads } from "./reads.ts";
 const sequence = fc
   .array(fc.integer({ min: 0, max: 2 }), { minLength: 2, maxLength: 6 })
   .chain((tokens) =>
-    fc.integer({ min: 1, max: tokens.length - 1 }).map((from): ScoredTokens => ({ tokens, from })),
+    fc
+      .integer({ min: 1, max: tokens.length - 1 })
+      .map((from): ScoredTokens => ({ tokens: Int32Array.from(tokens), from })),
   );
 
 describe("reads of sequences that share contexts", () => {
@@ -19,7 +21,8 @@ describe("reads of sequences that share contexts", () => {
         const readsOf = sequences.map(() => 0);
         for (const { tokens, from, index, alternatives } of reads) {
           readsOf[index]++;
-          for (let end = from; end < tokens.length; end++) told[index].push(tokens.slice(0, end + 1));
+          for (let end = from; end < tokens.length; end++)
+            told[index].push(Array.from(tokens.subarray(0, end + 1)));
           for (const [token, others] of alternatives)
             for (const other of others) {
               readsOf[other]++;
@@ -27,7 +30,9 @@ describe("reads of sequences that share contexts", () => {
             }
         }
         for (const [index, { tokens, from }] of sequences.entries()) {
-          const expected = tokens.slice(from).map((_, i) => tokens.slice(0, from + i + 1));
+          const expected = Array.from(tokens.slice(from), (_, i) =>
+            Array.from(tokens.subarray(0, from + i + 1)),
+          );
           expect(told[index].toSorted((a, b) => a.length - b.length)).toEqual(expected);
         }
         expect(readsOf).toEqual(numReads);
@@ -38,13 +43,13 @@ describe("reads of sequences that share contexts", () => {
   it("are one for a question whose choices are single tokens, and one more for each longer choice", () => {
     const context = [5, 6, 7];
     const sequences = [[1], [2], [3, 4], [2], [3, 9]].map((choice) => ({
-      tokens: [...context, ...choice],
+      tokens: Int32Array.of(...context, ...choice),
       from: 3,
     }));
     const { reads } = planReads(sequences);
     expect(
       reads.map(({ tokens, from, alternatives }) => ({
-        tokens: tokens.slice(3),
+        tokens: Array.from(tokens.subarray(3)),
         from,
         alternatives: [...alternatives],
       })),

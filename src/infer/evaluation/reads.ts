@@ -6,7 +6,7 @@ import type { ScoredTokens } from "./pairs.ts";
 
 /** One prompt: its tokens from `from` on are scored. */
 export interface Read {
-  readonly tokens: readonly number[];
+  readonly tokens: Int32Array;
   readonly from: number;
   /** Which sequence it is; its likelihood is that of the tokens read here, after that of its first token where another read tells it. */
   readonly index: number;
@@ -68,7 +68,7 @@ function inOrderOfTokens(sequences: readonly ScoredTokens[]): number[] {
   );
 }
 
-function compareTokens(a: readonly number[], b: readonly number[]): number {
+function compareTokens(a: Int32Array, b: Int32Array): number {
   const length = Math.min(a.length, b.length);
   for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i] - b[i];
   return a.length - b.length;
