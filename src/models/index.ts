@@ -30,6 +30,7 @@ export {
   trainingMemory,
 } from "./common/memory.ts";
 export type {
+  AdaptedProjection,
   AdapterMemoryOptions,
   OperationsPerToken,
   TrainingMemory,

@@ -8,6 +8,7 @@ import { fromBf16Bits } from "../../src/base/index.ts";
 import { nf4Values, quantisedFormats } from "../../src/device/index.ts";
 import type { QuantisedFormat } from "../../src/device/index.ts";
 import {
+  adaptedProjections,
   adapterMemory,
   createAdapter,
   Decoder,
@@ -138,9 +139,10 @@ describe("memory of quantised models", () => {
         });
       }
       decoder.parameters.initialise(3);
+      const lora = parseAdapterConfig({ method: "lora", rank: 16 });
       using adapter = createAdapter(decoder, {
         family: modelFamily(large),
-        config: parseAdapterConfig({ method: "lora", rank: 16 }),
+        config: lora,
         dtype: "bf16",
         gradientDtype: "f32",
       });
@@ -162,7 +164,7 @@ describe("memory of quantised models", () => {
         moments: "f32",
         recompute: "block",
         quantise: "nf4",
-        rank: 16,
+        adapted: adaptedProjections(large, { family: modelFamily(large), config: lora }),
         numTrained: adapter.numParameters,
         numRows,
         chunkBytes,

@@ -1,20 +1,23 @@
 /** Prints what a model needs, without allocating it. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { formatBytes, formatCount, readJson } from "../../base/index.ts";
+import { formatBytes, formatCount, numElements, readJson } from "../../base/index.ts";
 import { openCheckpoint } from "../../checkpoint/index.ts";
 import { quantisedFormats } from "../../device/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import {
+  adaptedProjections,
   adapterMemory,
+  adapterSpecs,
   cacheBytesPerToken,
   checkpointConfig,
   countParameters,
+  modelFamily,
   modelPreset,
   modelPresetNames,
-  parseModelConfig,
   operationsPerToken,
-  parameterSpecs,
+  parseAdapterConfig,
+  parseModelConfig,
   servingMemory,
   trainingMemory,
 } from "../../models/index.ts";
@@ -77,15 +80,13 @@ const quantisedFormatNames = Object.keys(quantisedFormats) as QuantisedFormat[];
 /** Rank of the QLoRA run that is estimated, on every matrix of the blocks. */
 const qloraRank = 16;
 
-/** Numbers of low-rank factors of `rank` beside every matrix of the blocks. */
-function countLowRank(config: DecoderConfig, rank: number): number {
-  const matrices = parameterSpecs(config).filter(
-    ({ name, shape }) => shape.length === 2 && name.startsWith("layers."),
-  );
-  return matrices.reduce((total, { shape }) => total + rank * (shape[0] + shape[1]), 0);
-}
+const sumOf = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
 function describe(config: DecoderConfig, sequenceLength: number) {
+  const adapter = {
+    family: modelFamily(config),
+    config: parseAdapterConfig({ method: "lora", rank: qloraRank }),
+  };
   return {
     parameters: countParameters(config),
     sequenceLength,
@@ -102,8 +103,8 @@ function describe(config: DecoderConfig, sequenceLength: number) {
       moments: "f32",
       recompute: "block",
       quantise: "nf4",
-      rank: qloraRank,
-      numTrained: countLowRank(config, qloraRank),
+      adapted: adaptedProjections(config, adapter),
+      numTrained: sumOf(adapterSpecs(config, adapter).map(({ shape }) => numElements(shape))),
       numRows: sequenceLength,
       chunkBytes: gibibyte / 4,
     }),

@@ -3,6 +3,7 @@ import type { ParameterSpec } from "../../tensor/index.ts";
 import type { DecoderConfig } from "../common/config.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ModelFamily } from "../common/family.ts";
+import type { AdaptedProjection } from "../common/memory.ts";
 import { ConfigError } from "../../base/index.ts";
 import type { Adapter, AdapterOptions } from "./adapter.ts";
 import { BottleneckAdapter, bottleneckSpecs } from "./bottleneck.ts";
@@ -69,6 +70,18 @@ export function adapterSpecs(
     case "p-tuning":
       return promptSpecs(model, config);
   }
+}
+
+/** Projections that a method adds products of low rank to; undefined for one that does something else. Throws ConfigError. */
+export function adaptedProjections(
+  model: DecoderConfig,
+  { family, config }: { family: ModelFamily; config: AdapterConfig },
+): AdaptedProjection[] | undefined {
+  if (config.method !== "lora" && config.method !== "dora") return undefined;
+  return loraPlaces(config, lowRankModules(model, family, config)).map(({ place, modules }) => ({
+    place,
+    rank: modules.reduce((total, { rank }) => total + rank, 0),
+  }));
 }
 
 function lowRankModules(

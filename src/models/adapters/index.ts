@@ -3,7 +3,7 @@ export { Adapter } from "./adapter.ts";
 export type { AdapterOptions, AdapterTensor, DropoutBits } from "./adapter.ts";
 export { adapterMethods, adapterSchema, parseAdapterConfig } from "./config.ts";
 export type { AdapterConfig, AdapterConfigInput, AdapterMethod, LoraConfig } from "./config.ts";
-export { adapterSpecs, createAdapter } from "./create.ts";
+export { adaptedProjections, adapterSpecs, createAdapter } from "./create.ts";
 export { DoraAdapter } from "./dora.ts";
 export { fillAdapter, isAdapterFolder, loadAdapter, readAdapterFolder, saveAdapter } from "./files/folder.ts";
 export type { AdapterFolder } from "./files/description.ts";

@@ -9,10 +9,8 @@ import type { FloatDtype } from "../../base/index.ts";
 import { qkvWidth } from "../../tensor/index.ts";
 import type { QuantisedFormat, RecomputePolicy } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
-import { projectionSites } from "./projection.ts";
+import type { ProjectionPlace } from "./projection.ts";
 import { countMatmulParameters, countParameters, largestDequantisedBytes, weightBytes } from "./specs.ts";
-
-const projectionsPerLayer = projectionSites.length;
 
 export interface TrainingMemoryOptions {
   dtype: FloatDtype;
@@ -36,6 +34,14 @@ export interface TrainingMemory {
   total: number;
 }
 
+/** Widths of the inputs of projections that can be made again: normalised rows and activations. The attention's output is kept anyway. */
+function recomputableWidths({
+  width,
+  ffnWidth,
+}: DecoderConfig): Readonly<Record<ProjectionPlace["site"], number>> {
+  return { qkv: width, output: 0, up: width, down: ffnWidth };
+}
+
 /** Bytes per row that one layer keeps for its backward pass. */
 function keptPerRow(
   config: DecoderConfig,
@@ -47,7 +53,7 @@ function keptPerRow(
   const raised = config.isGated ? 2 * ffnWidth : ffnWidth;
   const kept = (2 * width + qkvWidth(config) + numHeads * headDim + raised) * bytes;
   const statistics = 4 * (numHeads + 4);
-  const recomputable = (2 * width + ffnWidth) * bytes;
+  const recomputable = sum(Object.values(recomputableWidths(config))) * bytes;
   return kept + statistics + (recompute === "none" ? recomputable : 0);
 }
 
@@ -92,6 +98,8 @@ function blockwiseActivations(
   return numRows * (streams + block + passing);
 }
 
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
 /** What a forward and a backward pass hold beside weights and their gradients. */
 function passMemory(
   config: DecoderConfig,
@@ -124,30 +132,55 @@ export function servingMemory(
   return weights + numTokens * cacheBytesPerToken(config, dtype);
 }
 
+/** A projection with low-rank additions: it keeps its input, and R values per row. */
+export interface AdaptedProjection {
+  place: ProjectionPlace;
+  /** R: the sum of the ranks of the modules that share the projection. */
+  rank: number;
+}
+
 export interface AdapterMemoryOptions extends Omit<TrainingMemoryOptions, "master"> {
   /** Whether the optimizer keeps bf16 parameters in f32 too. */
   master?: boolean | undefined;
   /** Numbers that are trained. */
   numTrained: number;
-  /** R: the sum of the ranks at one projection, for what low-rank additions keep. */
-  rank: number;
+  /** Where low-rank additions are; absent for a method whose needs are not known, for which every input counts as kept. */
+  adapted?: readonly AdaptedProjection[] | undefined;
   quantise?: QuantisedFormat | undefined;
+}
+
+/** Bytes per row of each layer that low-rank additions keep, and that frozen projections without them need not. */
+function lowRankPerRow(
+  config: DecoderConfig,
+  { dtype, adapted }: Pick<AdapterMemoryOptions, "dtype" | "adapted">,
+): { kept: number; unneeded: number }[] {
+  const widths = recomputableWidths(config);
+  const all = sum(Object.values(widths));
+  return Array.from({ length: config.numLayers }, (_, layer) => {
+    const own = adapted?.filter(({ place }) => place.layer === layer);
+    const used = own === undefined ? all : sum(own.map(({ place }) => widths[place.site]));
+    const ranks = sum(own?.map(({ rank }) => rank) ?? []);
+    return { kept: ranks * dtypeBytes(dtype), unneeded: (all - used) * dtypeBytes(dtype) };
+  });
 }
 
 /** Peak memory of training an adapter beside a frozen base (LoRA, QLoRA) with one micro-batch under way. */
 export function adapterMemory(config: DecoderConfig, options: AdapterMemoryOptions): TrainingMemory {
-  const { dtype, gradientDtype, moments, numTrained, quantise, rank, recompute } = options;
+  const { dtype, gradientDtype, moments, numTrained, quantise, recompute } = options;
   const parameters = weightBytes(config, dtype, quantise) + numTrained * dtypeBytes(dtype);
   const gradients = numTrained * dtypeBytes(gradientDtype);
   const needsMaster = options.master === true && dtype !== "f32";
   const optimizer = numTrained * (2 * dtypeBytes(moments) + (needsMaster ? 4 : 0));
-  const numKeeping = recompute === "block" ? 1 : config.numLayers;
-  const lowRank = options.numRows * numKeeping * projectionsPerLayer * rank * dtypeBytes(dtype);
   const { logits, ...pass } = passMemory(config, options);
-  const activations = recompute === "block" ? blockwiseActivations(config, options) : pass.activations;
+  const layers = lowRankPerRow(config, options).map(
+    ({ kept, unneeded }) => kept - (recompute === "norm-activation" ? 0 : unneeded),
+  );
+  const difference = options.numRows * (recompute === "block" ? Math.max(...layers) : sum(layers));
   const whole = largestDequantisedBytes(config, dtype, quantise);
-  const total = parameters + gradients + optimizer + activations + lowRank + whole + logits;
-  return { parameters, gradients, optimizer, activations: activations + lowRank + whole, logits, total };
+  const activations =
+    (recompute === "block" ? blockwiseActivations(config, options) : pass.activations) + difference + whole;
+  const total = parameters + gradients + optimizer + activations + logits;
+  return { parameters, gradients, optimizer, activations, logits, total };
 }
 
 /** Floating-point operations per token, a multiply-add counted as two; causal attention counted once. */

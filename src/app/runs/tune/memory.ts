@@ -3,11 +3,11 @@ import { freemem } from "node:os";
 import { ConfigError, formatBytes, numElements } from "../../../base/index.ts";
 import type { Device } from "../../../device/index.ts";
 import {
+  adaptedProjections,
   adapterMemory,
   adapterSpecs,
   countParameters,
   modelFamily,
-  targetModules,
   trainingMemory,
 } from "../../../models/index.ts";
 import type { DecoderConfig, TrainingMemory } from "../../../models/index.ts";
@@ -53,7 +53,7 @@ export function estimateTuning(
           ...shared,
           quantise,
           numTrained: trained,
-          rank: "rank" in method ? method.rank * widestFusion(config) : 0,
+          adapted: adaptedProjections(config, { family: modelFamily(config), config: method }),
         });
   const { freeBytes, reservedBytes, liveBytes } = device.memory();
   const availableBytes = freeBytes === undefined ? freemem() : freeBytes + reservedBytes - liveBytes;
@@ -70,16 +70,6 @@ function rowTokens({ recipe, maxLength, numVirtualTokens, data }: PreparedTuning
 function countTrained(config: DecoderConfig, method: NonNullable<TuneRecipe["method"]>): number {
   const specs = adapterSpecs(config, { family: modelFamily(config), config: method });
   return specs.reduce((total, { shape }) => total + numElements(shape), 0);
-}
-
-/** Modules that at most share one projection: each has its own rank there. */
-function widestFusion(config: DecoderConfig): number {
-  const counts = new Map<string, number>();
-  for (const { place } of targetModules(modelFamily(config), config)) {
-    const key = `${place.layer}.${place.site}`;
-    counts.set(key, (counts.get(key) ?? 0) + 1);
-  }
-  return Math.max(...counts.values());
 }
 
 const partsOf = ({ parameters, gradients, optimizer, activations, logits }: TrainingMemory): string =>
