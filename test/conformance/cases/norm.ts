@@ -19,6 +19,8 @@ interface ForwardSetting {
   isInPlace?: boolean;
   /** Mean of the rows. */
   mean?: number;
+  /** Of gain and bias; as x by default. */
+  weightDtype?: TensorDtype;
 }
 
 const all = { hasAddend: true, hasSum: true, hasBias: true, hasStatistics: true };
@@ -32,6 +34,9 @@ const forwardSettings: readonly ForwardSetting[] = [
   { numRows: 7, width: 64, hasSum: true, hasBias: true },
   { numRows: 67, width: 130, ...all, gainOffset: 1 },
   { numRows: 67, width: 130, hasStatistics: true, isInPlace: true, hasBias: true },
+  { numRows: 67, width: 136, ...all, gainOffset: 1 },
+  { numRows: 7, width: 64, ...all, gainOffset: 1, weightDtype: "f32" },
+  { numRows: 7, width: 64, ...all, gainOffset: 1, weightDtype: "bf16" },
   { numRows: 5, width: 768, ...all },
   { numRows: 4, width: 4096, ...all, gainOffset: 1 },
   { numRows: 2, width: 18_432, hasBias: true, hasStatistics: true },
@@ -48,7 +53,7 @@ export function normForwardCase(
   setting: ForwardSetting,
   dtype: TensorDtype,
 ): ConformanceCase {
-  const { numRows, width, gainOffset = 0, mean = 0 } = setting;
+  const { numRows, width, gainOffset = 0, mean = 0, weightDtype = dtype } = setting;
   const numElements = numRows * width;
   return conformanceCase(op, `${dtype} ${describeForward(setting)}`, (data) => {
     const row = (values?: Values): object => (values === undefined ? { width } : { width, values });
@@ -58,7 +63,7 @@ export function normForwardCase(
     return {
       x: operand(dtype, numRows, row(data.normal(numElements, { mean, std: 1.5 }))),
       addend: setting.hasAddend ? operand(dtype, numRows, row(data.normal(numElements))) : undefined,
-      gain: operand(dtype, width, { values: data.normal(width, { mean: 1 - gainOffset, std: 0.3 }) }),
+      gain: operand(weightDtype, width, { values: data.normal(width, { mean: 1 - gainOffset, std: 0.3 }) }),
       sum: setting.hasSum ? operand(dtype, numRows, { width, check: exact }) : undefined,
       y: operand(dtype, numRows, { width, check: result, sameAs: setting.isInPlace ? "x" : undefined }),
       rstd: setting.hasStatistics ? statistic : undefined,
@@ -69,7 +74,7 @@ export function normForwardCase(
       ...(op === "rmsNormForward"
         ? {}
         : {
-            bias: setting.hasBias ? operand(dtype, width, { values: data.normal(width) }) : undefined,
+            bias: setting.hasBias ? operand(weightDtype, width, { values: data.normal(width) }) : undefined,
             mean: setting.hasStatistics
               ? operand("f32", numRows, {
                   check: close({ length: width, scale: (1.5 + Math.abs(mean)) / Math.sqrt(width) }),

@@ -55,7 +55,10 @@ inline void prefetch_l2(const void*) {}
 
 using SharedAddress = uint64_t;
 inline SharedAddress shared_address(const void* pointer) { return reinterpret_cast<SharedAddress>(pointer); }
-inline SharedAddress opaque(SharedAddress address) { return address; }
+template <class Word>
+Word opaque(Word word) {
+  return word;
+}
 
 inline void copy_16_async(SharedAddress target, const void* source, bool is_valid) {
   const emulator::Copy copy = {reinterpret_cast<void*>(target), source, is_valid};

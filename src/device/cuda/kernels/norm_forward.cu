@@ -1,6 +1,6 @@
 // LayerNorm and RMSNorm forward with the residual addition before them. A block owns a row at a time, in registers; the next row's
 // loads are under way while the present one is reduced, so that memory never waits for a barrier. T is the type of x, addend, sum
-// and y; gain and bias have run-time types and stay in the first-level cache.
+// and y; gain and bias have run-time types and stay in registers where a thread has one pack, else in the first-level cache.
 // Launch: `_packs_N` for widths of whole packs, with ceil(width / pack / N) threads rounded up to warps; `_any` for the rest.
 
 struct Forward {
@@ -32,33 +32,85 @@ __device__ __forceinline__ float row_sum(float x, float (&scratch)[32]) {
   return warp_sum((threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : 0.0f);
 }
 
+// A thread's share of gain or bias as it lies in memory: decoding it at the load would wait for it there.
+struct Weights {
+  static constexpr int words = count / 4;
+  uint4 raw[words];
+};
+__device__ __forceinline__ const char* weights_at(const void* data, bool is_bf16, int pack) {
+  return static_cast<const char*>(data) + int64_t(pack) * count * (is_bf16 ? 2 : 4);
+}
+__device__ __forceinline__ Weights load_weights(const void* data, bool is_bf16, int pack) {
+  const char* address = weights_at(data, is_bf16, pack);
+  Weights weights = {};
+  if (!is_bf16) {
+#pragma unroll
+    for (int i = 0; i < Weights::words; i++) weights.raw[i] = reinterpret_cast<const uint4*>(address)[i];
+  } else if constexpr (count == 8) {
+    weights.raw[0] = *reinterpret_cast<const uint4*>(address);
+  } else {
+    const uint2 half = *reinterpret_cast<const uint2*>(address);
+    weights.raw[0] = {half.x, half.y, 0, 0};
+  }
+  return weights;
+}
+__device__ __forceinline__ void decode(const Weights& weights, bool is_bf16, float (&values)[count]) {
+#pragma unroll
+  for (int i = 0; i < Weights::words; i++) {
+    const uint4& raw = weights.raw[i];
+    // Not before the loop over rows, where it would be waited for.
+    const uint32_t words[4] = {opaque(raw.x), opaque(raw.y), opaque(raw.z), opaque(raw.w)};
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (!is_bf16) values[4 * i + j] = __uint_as_float(words[j]);
+    if (i > 0) continue;
+#pragma unroll
+    for (int j = 0; j < count / 2; j++)
+      if (is_bf16) values[2 * j] = low_float({words[j]}), values[2 * j + 1] = high_float({words[j]});
+  }
+}
+
 template <bool centres, int packs>
 __device__ __forceinline__ void forward_rows(const Forward& args) {
   __shared__ float scratch[4][32];
+  allow_next_kernel();
   const int num_packs = args.width / count;
+  const bool has_bf16_gain = args.flags & 1, has_bf16_bias = args.flags & 2;
+  // With one pack there are registers to spare, and few rows, whose time is that of waiting for memory.
+  const bool holds_weights = packs == 1 && static_cast<int>(threadIdx.x) < num_packs;
+  if (holds_weights) {
+    prefetch_l2(weights_at(args.gain, has_bf16_gain, threadIdx.x));
+    if (args.bias != nullptr) prefetch_l2(weights_at(args.bias, has_bf16_bias, threadIdx.x));
+  }
   const float over_width = 1.0f / static_cast<float>(args.width);
-  Pack<T> next_x[packs], next_addend[packs];
+  wait_for_previous_kernel();
+  uint4 next_x[packs], next_addend[packs];
   const auto load_row = [&](int64_t row) {
 #pragma unroll
     for (int p = 0; p < packs; p++) {
       const int pack = threadIdx.x + p * blockDim.x;
       const int64_t at = row * args.width + pack * count;
       const bool is_inside = row < args.num_rows && pack < num_packs;
-      next_x[p] = is_inside ? load_pack_streaming(args.x + at) : Pack<T>{};
-      next_addend[p] = is_inside && args.addend != nullptr ? load_pack_streaming(args.addend + at) : Pack<T>{};
+      next_x[p] = is_inside ? load_16_streaming(args.x + at) : uint4{};
+      next_addend[p] = is_inside && args.addend != nullptr ? load_16_streaming(args.addend + at) : uint4{};
     }
   };
   load_row(blockIdx.x);
+  Weights gain = {}, bias = {};
+  if (holds_weights) {
+    gain = load_weights(args.gain, has_bf16_gain, threadIdx.x);
+    if (args.bias != nullptr) bias = load_weights(args.bias, has_bf16_bias, threadIdx.x);
+  }
   int turn = 0;
   for (int64_t row = blockIdx.x; row < args.num_rows; row += gridDim.x, turn ^= 2) {
     float s[packs][count];
     float total = 0.0f;
 #pragma unroll
     for (int p = 0; p < packs; p++) {
-      unpack(next_x[p], s[p]);
+      unpack(as_pack<T>(next_x[p]), s[p]);
       if (args.addend != nullptr) {
         float added[count];
-        unpack(next_addend[p], added);
+        unpack(as_pack<T>(next_addend[p]), added);
 #pragma unroll
         for (int i = 0; i < count; i++) s[p][i] += added[i];
       }
@@ -72,14 +124,6 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
       for (int i = 0; i < count; i++) total += s[p][i];
     }
     load_row(row + gridDim.x);
-    // With one pack there are registers to spare, and few rows, whose time is that of waiting for memory.
-    float scale[count], shift[count] = {};
-    const auto load_weights = [&](int pack) {
-      load_floats(args.gain, args.flags & 1, pack * count, scale);
-      if (args.bias != nullptr) load_floats(args.bias, args.flags & 2, pack * count, shift);
-    };
-    if (packs == 1 && static_cast<int>(threadIdx.x) < num_packs) load_weights(threadIdx.x);
-
     const float mean = centres ? row_sum(total, scratch[turn]) * over_width : 0.0f;
     float squares = 0.0f;
 #pragma unroll
@@ -97,7 +141,14 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
     for (int p = 0; p < packs; p++) {
       const int pack = threadIdx.x + p * blockDim.x;
       if (pack >= num_packs) continue;
-      if (packs > 1) load_weights(pack);
+      float scale[count], shift[count] = {};
+      if (packs == 1) {
+        decode(gain, has_bf16_gain, scale);
+        decode(bias, has_bf16_bias, shift);
+      } else {
+        load_floats(args.gain, has_bf16_gain, pack * count, scale);
+        if (args.bias != nullptr) load_floats(args.bias, has_bf16_bias, pack * count, shift);
+      }
 #pragma unroll
       for (int i = 0; i < count; i++)
         s[p][i] = (s[p][i] - mean) * rstd * (scale[i] + args.gain_offset) + shift[i];
@@ -140,11 +191,9 @@ __device__ __forceinline__ void forward_any(const Forward& args) {
 
 #define FORWARD(packs, threads)                                                                            \
   extern "C" __global__ void __launch_bounds__(threads) layer_norm_forward_packs_##packs(Forward args) {   \
-    begin_after_previous();                                                                                \
     forward_rows<true, packs>(args);                                                                       \
   }                                                                                                        \
   extern "C" __global__ void __launch_bounds__(threads) rms_norm_forward_packs_##packs(Forward args) {     \
-    begin_after_previous();                                                                                \
     forward_rows<false, packs>(args);                                                                      \
   }
 FORWARD(1, 512)

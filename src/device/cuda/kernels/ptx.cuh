@@ -107,9 +107,9 @@ __device__ __forceinline__ SharedAddress shared_address(const void* pointer) {
   return address;
 }
 // The same value, of which the compiler knows nothing: keeps what is derived from it inside the loop that uses it.
-__device__ __forceinline__ SharedAddress opaque(SharedAddress address) {
-  asm volatile("" : "+r"(address));
-  return address;
+__device__ __forceinline__ uint32_t opaque(uint32_t word) {
+  asm volatile("" : "+r"(word));
+  return word;
 }
 
 // Starts a copy of 16 bytes from global to shared memory; writes zeros where `is_valid` is false.
