@@ -5,6 +5,8 @@ import type { Values } from "../random.ts";
 import { floats, lengths } from "./common.ts";
 
 const kinds = Object.entries(activationKinds);
+/** The last are whole 16-byte accesses, without a rest. */
+const plainLengths = [...lengths, 4104];
 
 /** Mostly within a few units of zero, with a few values far out on both sides, where exponentials overflow. */
 function spread(values: Values): Values {
@@ -14,7 +16,7 @@ function spread(values: Values): Values {
 function plainCases(): ConformanceCase[] {
   return floats.flatMap((dtype) =>
     kinds.flatMap(([name, kind]) =>
-      lengths.flatMap((numElements) =>
+      plainLengths.flatMap((numElements) =>
         [false, true].flatMap((isInPlace) => {
           const label = `${name} ${dtype} ${numElements}${isInPlace ? " in place" : ""}`;
           return [

@@ -118,6 +118,21 @@ extern "C" __global__ void __launch_bounds__(threads) activation_forward(const T
     map(x, nullptr, y, num_elements, [](float value, float) { return value_of<decltype(tag)::value>(value); });
   });
 }
+// Few whole packs, one a thread: their time is that of one access, which is under way before the kind is looked up.
+extern "C" __global__ void __launch_bounds__(threads) activation_forward_few(const T* x, T* y, int num_packs, int kind) {
+  allow_next_kernel();
+  const int pack = blockIdx.x * threads + threadIdx.x;
+  wait_for_previous_kernel();
+  if (pack >= num_packs) return;
+  const Pack<T> loaded = load_pack_streaming(x + int64_t(pack) * count);
+  with_kind(kind, [&](auto tag) {
+    float values[count];
+    unpack(loaded, values);
+#pragma unroll
+    for (int i = 0; i < count; i++) values[i] = value_of<decltype(tag)::value>(values[i]);
+    store_pack(y + int64_t(pack) * count, pack_of(values));
+  });
+}
 extern "C" __global__ void __launch_bounds__(threads)
     activation_backward(const T* x, const T* dy, T* dx, int64_t num_elements, int kind) {
   with_kind(kind, [=](auto tag) {

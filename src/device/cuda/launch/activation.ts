@@ -1,9 +1,10 @@
 /** Launchers of the pointwise activations, plain and gated. */
 import { floatDtype, i32, i64, perFloat, pointer, type CudaKernels } from "../launcher.ts";
-import { ceilDiv, overlapping, packSize } from "./grid.ts";
+import { allowsPacks, ceilDiv, overlapping, packSize } from "./grid.ts";
 
 const file = "activation.cu";
 const forwardKernels = perFloat(file, "activation_forward");
+const fewForwardKernels = perFloat(file, "activation_forward_few");
 const backwardKernels = perFloat(file, "activation_backward");
 const gatedForwardKernels = perFloat(file, "gated_forward");
 const gatedBackwardKernels = perFloat(file, "gated_backward");
@@ -11,14 +12,28 @@ const gatedBackwardKernels = perFloat(file, "gated_backward");
 const threads = 256;
 /** activation.cu: packs_per_block. */
 const packsPerBlock = threads * 4;
+/** Up to so many blocks of one pack a thread, all of them run at once. */
+const mostFewBlocksPerMultiprocessor = 4;
 /** Packs of a gated activation per thread. */
 const gatedPacksPerThread = 2;
 
 export const activationKernels = {
   activationForward: (context, { x, y, numElements, kind }) => {
-    const grid = ceilDiv(numElements, packsPerBlock * packSize(x));
-    const shape = overlapping(context, { grid, block: threads });
-    context.launch(forwardKernels[floatDtype("activationForward", x)], shape, [
+    const dtype = floatDtype("activationForward", x);
+    const numPacks = numElements / packSize(x);
+    const fewBlocks = ceilDiv(numPacks, threads);
+    const isFew = fewBlocks <= mostFewBlocksPerMultiprocessor * context.multiprocessorCount;
+    if (isFew && allowsPacks([x, y], [numElements])) {
+      context.launch(fewForwardKernels[dtype], overlapping(context, { grid: fewBlocks, block: threads }), [
+        pointer(x),
+        pointer(y),
+        i32(numPacks),
+        i32(kind),
+      ]);
+      return;
+    }
+    const grid = ceilDiv(numPacks, packsPerBlock);
+    context.launch(forwardKernels[dtype], overlapping(context, { grid, block: threads }), [
       pointer(x),
       pointer(y),
       i64(numElements),
