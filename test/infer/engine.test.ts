@@ -377,11 +377,11 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
       }
       const empty = forwardLogprobs(context, decoder, [63, 2, 3]);
       expect(scores[4].logprob).toBeCloseTo(empty[0][2] + empty[1][3], 4);
-      // One token alone is told by the row that the first choice reads. Two whole blocks of the context are read once; the other two
-      // find them, in the same step.
+      // One token alone is told by the row that the first choice reads. The context is read once, its last block's beginning included:
+      // the other two find it, in the same step.
       expect(engine.statistics()).toMatchObject({
         numPromptTokens: 10 + 11 + 12 + 3,
-        numCachedPromptTokens: 2 * 8,
+        numCachedPromptTokens: 2 * 9,
       });
     });
   });

@@ -95,7 +95,25 @@ export class BlockPool {
       this.#references[block] > 0 && this.#nodes[block] === undefined,
       "a held block without contents",
     );
-    const node = this.prefixes.add(parent, tokens, { begin, block });
+    return this.#addNode(parent, tokens, { begin, end: begin + this.blockSize, block });
+  }
+
+  /** Makes the tokens of a held block that is not full, tokens[begin .. end], findable for those who begin as they do. */
+  publishEnd(
+    parent: number,
+    tokens: readonly number[],
+    { begin, end, block }: { begin: number; end: number; block: number },
+  ): void {
+    const known = this.prefixes.findBeginning(parent, tokens, { begin, end });
+    if (known?.numTokens !== end - begin) this.#addNode(parent, tokens, { begin, end, block });
+  }
+
+  #addNode(
+    parent: number,
+    tokens: readonly number[],
+    { begin, end, block }: { begin: number; end: number; block: number },
+  ): number {
+    const node = this.prefixes.add(parent, tokens, { begin, end, block });
     this.#nodes[block] = node;
     return node.id;
   }

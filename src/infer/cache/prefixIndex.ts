@@ -1,9 +1,10 @@
 /**
  * Which block holds which stretch of tokens: a chain of block-sized stretches, each known by the one before it. A hash finds candidates, and
- * the tokens themselves decide, so that no collision can show one request what another one said. Pure numbers.
+ * the tokens themselves decide, so that no collision can show one request what another one said. A chain may end in a stretch shorter than
+ * a block, which only its beginning can be found by. Pure numbers.
  */
 
-/** One full block of some chain. */
+/** One block of some chain: a full one, or the last one of a context. */
 export interface PrefixNode {
   /** Of this stretch after everything before it: unique, never used again. */
   readonly id: number;
@@ -24,6 +25,7 @@ export class PrefixIndex {
   readonly #blockSize: number;
   readonly #roots = new Map<string, number>();
   readonly #nodes = new Map<number, PrefixNode[]>();
+  readonly #children = new Map<number, PrefixNode[]>();
   #nextId = 1;
 
   constructor(blockSize: number) {
@@ -50,35 +52,61 @@ export class PrefixIndex {
     return candidates?.find((node) => node.parent === parent && this.#isSame(node, tokens, begin));
   }
 
+  /** The block after the chain `parent` that shares most of tokens[begin .. end] from the first on, and how many; undefined for none. */
+  findBeginning(
+    parent: number,
+    tokens: readonly number[],
+    { begin, end }: { begin: number; end: number },
+  ): { node: PrefixNode; numTokens: number } | undefined {
+    let best: { node: PrefixNode; numTokens: number } | undefined;
+    for (const node of this.#children.get(parent) ?? []) {
+      const limit = Math.min(end - begin, node.tokens.length);
+      let numTokens = 0;
+      while (numTokens < limit && node.tokens[numTokens] === tokens[begin + numTokens]) numTokens++;
+      if (numTokens > (best?.numTokens ?? 0)) best = { node, numTokens };
+      if (numTokens === end - begin) break;
+    }
+    return best;
+  }
+
   #isSame(node: PrefixNode, tokens: readonly number[], begin: number): boolean {
     for (let i = 0; i < this.#blockSize; i++) if (node.tokens[i] !== tokens[begin + i]) return false;
     return true;
   }
 
-  /** Adds a stretch that `find` does not know. */
+  /** Adds tokens[begin .. end], at most a block, that `find` does not know. */
   add(
     parent: number,
     tokens: readonly number[],
-    { begin, block }: { begin: number; block: number },
+    { begin, end, block }: { begin: number; end: number; block: number },
   ): PrefixNode {
-    const end = begin + this.#blockSize;
     const hash = hashOf(parent, tokens, begin, end);
     const node = { id: this.#nextId++, parent, tokens: tokens.slice(begin, end), block, hash };
-    const bucket = this.#nodes.get(hash);
-    if (bucket === undefined) this.#nodes.set(hash, [node]);
-    else bucket.push(node);
+    if (node.tokens.length === this.#blockSize) addTo(this.#nodes, hash, node);
+    addTo(this.#children, parent, node);
     return node;
   }
 
   remove(node: PrefixNode): void {
-    const rest = this.#nodes.get(node.hash)?.filter((other) => other !== node) ?? [];
-    if (rest.length === 0) this.#nodes.delete(node.hash);
-    else this.#nodes.set(node.hash, rest);
+    if (node.tokens.length === this.#blockSize) removeFrom(this.#nodes, node.hash, node);
+    removeFrom(this.#children, node.parent, node);
   }
 
   get size(): number {
     let total = 0;
-    for (const bucket of this.#nodes.values()) total += bucket.length;
+    for (const bucket of this.#children.values()) total += bucket.length;
     return total;
   }
+}
+
+function addTo(lists: Map<number, PrefixNode[]>, key: number, node: PrefixNode): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [node]);
+  else list.push(node);
+}
+
+function removeFrom(lists: Map<number, PrefixNode[]>, key: number, node: PrefixNode): void {
+  const list = lists.get(key) ?? [];
+  if (list.length > 1) list.splice(list.indexOf(node), 1);
+  else lists.delete(key);
 }

@@ -144,6 +144,7 @@ describe("the engine", () => {
   it("gives each request what it gets alone, and every block back, whatever happens", async () => {
     let numPreemptions = 0;
     let numCached = 0;
+    let numCopied = 0;
     await fc.assert(
       fc.asyncProperty(setups, arrivals, fc.infiniteStream(fc.boolean()), async (setup, list, ready) => {
         await using engine = makeEngine({ ...setup, isReady: () => ready.next().value === true });
@@ -160,6 +161,9 @@ describe("the engine", () => {
           if (end.reason === "aborted") expect(cancelAfter).toBeDefined();
           else expect(tokens.length).toBe(maxTokens);
           expect(end.numNewTokens).toBe(tokens.length);
+          // All that comes whole ends with a block, or before the last token.
+          const { numCachedTokens } = end;
+          if (numCachedTokens % setup.blockSize !== 0 && numCachedTokens < prompt.length - 1) numCopied++;
         });
         await Promise.all(runs);
         const statistics = engine.statistics();
@@ -172,6 +176,7 @@ describe("the engine", () => {
     // The runs did squeeze and did share.
     expect(numPreemptions).toBeGreaterThan(10);
     expect(numCached).toBeGreaterThan(1000);
+    expect(numCopied).toBeGreaterThan(100);
   });
 
   it("recomputes the last token of a prompt that is wholly cached, at a block border and beside it", async () => {
@@ -179,12 +184,61 @@ describe("the engine", () => {
     for (const length of [7, 8, 9]) {
       const prompt = Array.from({ length }, (_, i) => i + length);
       const expected = fakeContinuation(prompt, 5, vocabSize);
-      for (const numCached of [0, Math.min(length - 1, Math.floor(length / 4) * 4)]) {
+      for (const numCached of [0, length - 1]) {
         const got = await answer(engine, request(prompt, { maxTokens: 5 }));
         expect(got.tokens).toEqual(expected);
         expect(got.end.numCachedTokens).toBe(numCached);
       }
     }
+  });
+
+  it("copies the beginning of a block that goes on differently, also from a block that was copied in the same step", async () => {
+    await using engine = makeEngine({ numBlocks: 40, blockSize: 4, maxStepRows: 64, maxSequences: 4 });
+    const shared = [1, 2, 3, 4, 5, 6];
+    const tails = [[7], [8, 9, 10], [8, 9, 11], [8, 12, 13]];
+    const got = await Promise.all(
+      tails.map((tail) => answer(engine, request([...shared, ...tail], { maxTokens: 0 }))),
+    );
+    // The first ends in its second block; of those after it the first in order reads the rest of that block, the others find more of it.
+    expect(got.map(({ end }) => end.numCachedTokens)).toEqual([0, 6, 8, 7]);
+    for (const tail of tails) {
+      const prompt = [...shared, ...tail];
+      const again = await answer(engine, request(prompt, { maxTokens: 6 }));
+      expect(again.tokens).toEqual(fakeContinuation(prompt, 6, vocabSize));
+      expect(again.end.numCachedTokens).toBe(prompt.length - 1);
+    }
+  });
+
+  it("keeps what it copies from until it is copied, when room is short", async () => {
+    const prompt = [1, 2, 3, 50, 51, 52, 53, 54, 55, 56];
+    // Of four blocks three are needed, and the one with the beginning lay unused longest. Of three it is needed itself.
+    for (const [numBlocks, numCached] of [
+      [4, 3],
+      [3, 0],
+    ]) {
+      await using engine = makeEngine({ numBlocks, blockSize: 4, maxStepRows: 12, maxSequences: 2 });
+      await answer(engine, request([1, 2, 3, 4], { maxTokens: 1 }));
+      await answer(engine, request([9, 9, 9, 9], { maxTokens: 1 }));
+      const got = await answer(engine, request(prompt, { maxTokens: 2 }));
+      expect(got.tokens).toEqual(fakeContinuation(prompt, 2, vocabSize));
+      expect(got.end.numCachedTokens).toBe(numCached);
+    }
+    // Two copy from the only blocks that are left, and a third one arrives with them.
+    await using engine = makeEngine({ numBlocks: 4, blockSize: 4, maxStepRows: 12, maxSequences: 4 });
+    const together = async (prompts: readonly (readonly number[])[]): Promise<Answer[]> =>
+      await Promise.all(prompts.map((one) => answer(engine, request(one, { maxTokens: 1 }))));
+    const before = [
+      [1, 2, 3, 4],
+      [5, 6, 7, 8],
+    ];
+    const after = [
+      [1, 2, 3, 50],
+      [5, 6, 7, 50],
+      [9, 9, 9, 9],
+    ];
+    await together(before);
+    for (const [index, { tokens }] of (await together(after)).entries())
+      expect(tokens).toEqual(fakeContinuation(after[index], 1, vocabSize));
   });
 
   it("reads one prompt once for requests that arrive together, also when it takes several steps", async () => {

@@ -51,10 +51,19 @@ export class FakeRunner implements StepRunner {
 
   execute({ pieces }: Step<RunnerTask>): PendingStep {
     const tokens: number[] = [];
+    const copied = new Set(pieces.flatMap(({ copies }) => copies.map(({ slot }) => slot)));
     for (const piece of pieces) {
+      for (const { source, slot } of piece.copies) {
+        // A device gathers all sources before it writes any.
+        invariant(!copied.has(source), "a source that this step does not copy to");
+        this.#slots[slot] = this.#slots[source];
+      }
       const state = this.#compute(piece);
       if (piece.draws) tokens.push(tokenOf(state, this.#vocabSize));
     }
+    // It copies when all rows are written.
+    for (const { source, slot } of pieces.flatMap(({ copies }) => copies))
+      invariant(this.#slots[source] === this.#slots[slot], "a source that the step leaves as it was");
     this.#drawn = tokens;
     const result: StepResult = { tokens, logprobs: tokens.map(() => -1), ranked: [], outputs: [] };
     const isReady = this.#isReady();

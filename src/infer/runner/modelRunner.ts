@@ -131,6 +131,7 @@ export class ModelRunner implements StepRunner {
       maxQueryLength: Math.max(...pieces.map((piece) => piece.numRows)),
       blockSize: this.options.blockSize,
       maxBlocksPerSequence: Math.max(...pieces.map(({ sequence }) => sequence.blocks.length)),
+      numCopies: pieces.reduce((sum, { copies }) => sum + copies.length, 0),
     });
     inputs.fill(context, pieces);
     return context.scope(() => {
@@ -288,9 +289,9 @@ function readRanks(
   });
 }
 
-/** A row that draws and from which nothing else is wanted: what decode graphs do. */
-function isPlain({ draws, numRows, outputBegin, outputEnd }: Piece): boolean {
-  return draws && numRows === 1 && outputBegin === outputEnd;
+/** A row that draws, for which nothing is copied and from which nothing else is wanted: what decode graphs do. */
+function isPlain({ draws, numRows, outputBegin, outputEnd, copies }: Piece): boolean {
+  return draws && numRows === 1 && outputBegin === outputEnd && copies.length === 0;
 }
 
 function copyOf(context: Context, logits: Tensor): Tensor {

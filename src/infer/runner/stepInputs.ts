@@ -19,6 +19,8 @@ export interface StepShape {
   maxQueryLength: number;
   blockSize: number;
   maxBlocksPerSequence: number;
+  /** M: slots of the cache that get what others hold. Default 0. */
+  numCopies?: number;
 }
 
 export interface SamplingTensors {
@@ -33,7 +35,7 @@ export interface SamplingTensors {
 const wordBytes = 4;
 
 /** Words of each field, in order; the block tables come last. */
-function fieldWords({ numRows, numSequences, numDraws, maxBlocksPerSequence }: StepShape) {
+function fieldWords({ numRows, numSequences, numDraws, maxBlocksPerSequence, numCopies = 0 }: StepShape) {
   return {
     seeds: 2 * numDraws,
     counters: 2 * numDraws,
@@ -49,6 +51,8 @@ function fieldWords({ numRows, numSequences, numDraws, maxBlocksPerSequence }: S
     adapterRows: numRows,
     contextLengths: numSequences,
     queryStarts: numSequences + 1,
+    copySources: numCopies,
+    copySlots: numCopies,
     blockTables: numSequences * maxBlocksPerSequence,
   };
 }
@@ -93,7 +97,7 @@ export class StepInputs implements Disposable {
     this.#integers = new Int32Array(host);
     this.#floats = new Float32Array(host);
     this.#storage = new Storage(context.device.allocate(host.byteLength));
-    const { numRows, numSequences, numDraws, maxBlocksPerSequence } = shape;
+    const { numRows, numSequences, numDraws, maxBlocksPerSequence, numCopies = 0 } = shape;
     const field = (name: FieldName, dims: readonly number[], dtype: "i32" | "f32" | "i64" = "i32"): Tensor =>
       new Tensor(this.#storage.retain(), { shape: dims, dtype, byteOffset: starts[name] * wordBytes });
     this.tokens = field("tokens", [numRows]);
@@ -110,6 +114,10 @@ export class StepInputs implements Disposable {
       blockTables: field("blockTables", [numSequences, maxBlocksPerSequence]),
       contextLengths: field("contextLengths", [numSequences]),
       queryStarts: field("queryStarts", [numSequences + 1]),
+      copies:
+        numCopies === 0
+          ? undefined
+          : { sources: field("copySources", [numCopies]), slots: field("copySlots", [numCopies]) },
     };
     this.sampling = {
       temperature: field("temperature", [numDraws], "f32"),
@@ -146,6 +154,10 @@ export class StepInputs implements Disposable {
       }
     }
     integers[starts.queryStarts + numSequences] = row;
+    for (const [place, { source, slot }] of pieces.flatMap(({ copies }) => copies).entries()) {
+      integers[starts.copySources + place] = source;
+      integers[starts.copySlots + place] = slot;
+    }
     this.#upload(context, 0, starts.blockTables);
     this.#showTables(context, pieces);
   }
@@ -245,6 +257,7 @@ export class StepInputs implements Disposable {
       batch.blockTables,
       batch.contextLengths,
       batch.queryStarts,
+      ...Object.values(batch.copies ?? {}),
       ...Object.values(this.sampling),
     ])
       tensor.dispose();

@@ -4,7 +4,8 @@
  * again later ("recompute"; Kwon et al., "PagedAttention", 2023). Pure numbers: knows no device, no model and no text.
  *
  * Contents are published when the step that writes them is planned, not when it is done: steps run in order, and within a step a
- * layer writes all keys before it reads any, so even sequences of the same step share.
+ * layer writes all keys before it reads any, so even sequences of the same step share. Full blocks are shared as they are; the beginning of
+ * one that goes on differently is copied into a block of the sequence's own, after the layer's writes.
  */
 import { invariant } from "../../base/index.ts";
 import { BlockPool } from "../cache/blockPool.ts";
@@ -17,10 +18,16 @@ export interface SchedulerOptions {
   blockSize: number;
   /** Rows of a step. */
   maxStepRows: number;
-  /** Sequences that run at once; at most maxStepRows. */
+  /** Sequences that draw tokens and run at once; at most maxStepRows. What is only read counts by its rows alone. */
   maxSequences: number;
   /** Looks for prompts in the cache. Default true. */
   reusesPrefixes?: boolean;
+}
+
+/** What one slot of the cache holds goes to another one, in each layer after the step's own keys and values are written. */
+export interface SlotCopy {
+  readonly source: number;
+  readonly slot: number;
 }
 
 /** Rows of one sequence in a step: tokens start .. start + numRows of it. */
@@ -37,6 +44,8 @@ export interface StepPiece<Task> {
   readonly outputEnd: number;
   /** Draws of the sequence before this one. */
   readonly numDrawn: number;
+  /** What the sequence's rows find in its own blocks: no source is another one's slot in the same step. */
+  readonly copies: readonly SlotCopy[];
 }
 
 export interface Step<Task> {
@@ -47,6 +56,17 @@ export interface Step<Task> {
   readonly isDecode: boolean;
 }
 
+/** What a sequence finds in the cache. */
+interface FoundPrefix {
+  /** Full blocks, to share. */
+  readonly nodes: readonly PrefixNode[];
+  /** The beginning of the next block, to copy. */
+  readonly beginning: { readonly node: PrefixNode; readonly numTokens: number } | undefined;
+}
+
+/** Copying fewer tokens than this share of a block is not worth the launches: they are read again. */
+const leastCopiedShare = 1 / 4;
+
 export class Scheduler<Task> {
   readonly pool: BlockPool;
   readonly options: SchedulerOptions;
@@ -54,6 +74,9 @@ export class Scheduler<Task> {
   readonly #waiting: Sequence<Task>[] = [];
   /** Blocks kept free at an admission, so that running sequences can grow for a while. */
   readonly #reserve: number;
+  /** Where what this step copies came from, by slot; and the blocks that must keep it until the step is planned. */
+  readonly #sources = new Map<number, number>();
+  readonly #kept: number[] = [];
   numPreemptions = 0;
 
   constructor(options: SchedulerOptions) {
@@ -104,8 +127,8 @@ export class Scheduler<Task> {
     const pieces: StepPiece<Task>[] = [];
     let numRows = 0;
     let numDraws = 0;
-    const take = (sequence: Sequence<Task>, count: number): void => {
-      const piece = this.#piece(sequence, count, numDraws);
+    const take = (sequence: Sequence<Task>, count: number, copies: readonly SlotCopy[] = []): void => {
+      const piece = this.#piece(sequence, { count, place: numDraws, copies });
       pieces.push(piece);
       numRows += count;
       numDraws += Number(piece.draws);
@@ -124,21 +147,31 @@ export class Scheduler<Task> {
       if (count > 0) take(sequence, count);
     }
     if (this.numPreemptions === numPreemptions) this.#admit(() => maxStepRows - numRows, take);
+    this.#sources.clear();
+    for (const block of this.#kept.splice(0)) this.pool.give(block);
     if (pieces.length === 0) return undefined;
     return { pieces, numRows, isDecode: pieces.every(({ numRows: count, draws }) => count === 1 && draws) };
   }
 
-  #admit(rowsLeft: () => number, take: (sequence: Sequence<Task>, count: number) => void): void {
+  #admit(
+    rowsLeft: () => number,
+    take: (sequence: Sequence<Task>, count: number, copies: readonly SlotCopy[]) => void,
+  ): void {
+    let numDrawing = this.#running.filter(draws).length;
     for (const sequence of this.#waiting.slice()) {
-      if (this.#running.length >= this.options.maxSequences || rowsLeft() <= 0) return;
+      if (rowsLeft() <= 0 || (draws(sequence) && numDrawing >= this.options.maxSequences)) return;
       // Preempted with draws in flight: its tokens are not all known yet.
       if (sequence.numInFlight > 0) continue;
       const nodes = this.options.reusesPrefixes === false ? [] : this.#findPrefix(sequence);
       // Somebody is just reading the same prompt: sharing beats reading it twice.
       if (this.#isBeingRead(sequence, nodes)) continue;
-      if (!this.#hasRoomFor(sequence, nodes)) return;
-      this.#start(sequence, nodes);
-      take(sequence, Math.min(sequence.numToCompute, rowsLeft()));
+      const found = { nodes, beginning: this.#findBeginning(sequence, nodes) };
+      // What is copied from needs a block of its own meanwhile.
+      const fitting = this.#hasRoomFor(sequence, found) ? found : { ...found, beginning: undefined };
+      if (!this.#hasRoomFor(sequence, fitting)) return;
+      const copies = this.#start(sequence, fitting);
+      numDrawing += Number(draws(sequence));
+      take(sequence, Math.min(sequence.numToCompute, rowsLeft()), copies);
     }
   }
 
@@ -158,6 +191,19 @@ export class Scheduler<Task> {
     return nodes;
   }
 
+  /** What is known of the block after those that were found. */
+  #findBeginning(sequence: Sequence<Task>, nodes: readonly PrefixNode[]): FoundPrefix["beginning"] {
+    if (this.options.reusesPrefixes === false) return undefined;
+    const { blockSize, prefixes } = this.pool;
+    const begin = nodes.length * blockSize;
+    const end = Math.min(sequence.numCacheable, begin + blockSize);
+    const leastTokens = leastCopiedShare * blockSize;
+    if (end - begin < leastTokens) return undefined;
+    const chain = nodes.at(-1)?.id ?? prefixes.root(sequence.salt);
+    const found = prefixes.findBeginning(chain, sequence.tokens, { begin, end });
+    return found !== undefined && found.numTokens >= leastTokens ? found : undefined;
+  }
+
   #isBeingRead(sequence: Sequence<Task>, nodes: readonly PrefixNode[]): boolean {
     if (this.options.reusesPrefixes === false) return false;
     const { blockSize } = this.pool;
@@ -174,16 +220,21 @@ export class Scheduler<Task> {
     });
   }
 
-  #hasRoomFor(sequence: Sequence<Task>, nodes: readonly PrefixNode[]): boolean {
+  #hasRoomFor(sequence: Sequence<Task>, { nodes, beginning }: FoundPrefix): boolean {
     const { pool } = this;
-    const numIdle = nodes.filter(({ block }) => pool.isIdle(block)).length;
+    const wanted = beginning === undefined ? nodes : [...nodes, beginning.node];
+    const numIdle = wanted.filter(({ block }) => pool.isIdle(block)).length;
     const numNew = pool.blocksFor(sequence.numRows) - nodes.length;
     const reserve = this.#running.length === 0 ? 0 : this.#reserve;
     return pool.numFree - numIdle >= numNew + reserve;
   }
 
-  #start(sequence: Sequence<Task>, nodes: readonly PrefixNode[]): void {
+  #start(sequence: Sequence<Task>, { nodes, beginning }: FoundPrefix): SlotCopy[] {
     const { pool } = this;
+    if (beginning !== undefined) {
+      pool.share(beginning.node.block);
+      this.#kept.push(beginning.node.block);
+    }
     for (const { block } of nodes) {
       pool.share(block);
       sequence.blocks.push(block);
@@ -191,16 +242,35 @@ export class Scheduler<Task> {
     const numBlocks = pool.blocksFor(sequence.numRows);
     while (sequence.blocks.length < numBlocks) sequence.blocks.push(pool.take());
     sequence.numShared = nodes.length * pool.blockSize;
-    sequence.numComputed = Math.min(sequence.numShared, sequence.numCacheable);
+    sequence.numComputed = Math.min(sequence.numShared, sequence.numCacheable) + (beginning?.numTokens ?? 0);
     sequence.numCachedAtStart ??= sequence.numComputed;
     sequence.numPublished = nodes.length;
     sequence.chain = nodes.at(-1)?.id ?? pool.prefixes.root(sequence.salt);
     sequence.state = "running";
     remove(this.#waiting, sequence);
     insertInOrder(this.#running, sequence);
+    if (beginning === undefined) return [];
+    return this.#copies(beginning, sequence.blocks.at(nodes.length));
   }
 
-  #piece(sequence: Sequence<Task>, count: number, place: number): StepPiece<Task> {
+  #copies(
+    { node, numTokens }: { readonly node: PrefixNode; readonly numTokens: number },
+    block: number,
+  ): SlotCopy[] {
+    const { blockSize } = this.pool;
+    return Array.from({ length: numTokens }, (_, offset) => {
+      const slot = block * blockSize + offset;
+      const place = node.block * blockSize + offset;
+      const source = this.#sources.get(place) ?? place;
+      this.#sources.set(slot, source);
+      return { source, slot };
+    });
+  }
+
+  #piece(
+    sequence: Sequence<Task>,
+    { count, place, copies }: { count: number; place: number; copies: readonly SlotCopy[] },
+  ): StepPiece<Task> {
     const start = sequence.numComputed;
     const end = start + count;
     const draws = sequence.maxNewTokens > 0 && end === sequence.numTokens;
@@ -213,6 +283,7 @@ export class Scheduler<Task> {
       outputBegin: Math.min(Math.max(sequence.outputBegin, start), end),
       outputEnd: Math.min(Math.max(sequence.outputEnd, start), end),
       numDrawn: sequence.numDrawn,
+      copies,
     };
     sequence.numComputed = end;
     sequence.outputBegin = Math.max(sequence.outputBegin, Math.min(end, sequence.outputEnd));
@@ -224,7 +295,7 @@ export class Scheduler<Task> {
     return piece;
   }
 
-  /** Makes full blocks findable whose tokens are known and whose contents are queued. */
+  /** Makes blocks findable whose tokens are known and whose contents are queued: full ones, and the last one of what is only read. */
   #publish(sequence: Sequence<Task>): void {
     const { blockSize } = this.pool;
     const numKnown = Math.min(sequence.numComputed, sequence.tokens.length);
@@ -234,6 +305,10 @@ export class Scheduler<Task> {
       sequence.chain = this.pool.publish(sequence.chain, sequence.tokens, { begin, block });
       sequence.numPublished++;
     }
+    const begin = sequence.numPublished * blockSize;
+    if (sequence.maxNewTokens > 0 || sequence.numToCompute > 0 || numKnown <= begin) return;
+    const block = sequence.blocks.at(sequence.numPublished);
+    this.pool.publishEnd(sequence.chain, sequence.tokens, { begin, end: numKnown, block });
   }
 
   /** A block for the next token, taken from the last in order if it must be. False when that was the sequence itself. */
@@ -265,6 +340,10 @@ export class Scheduler<Task> {
     sequence.numShared = 0;
     sequence.numPublished = 0;
   }
+}
+
+function draws<Task>({ maxNewTokens }: Sequence<Task>): boolean {
+  return maxNewTokens > 0;
 }
 
 function remove<Value>(list: Value[], value: Value): void {

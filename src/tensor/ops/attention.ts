@@ -2,6 +2,7 @@
  * Causal self-attention over a fused QKV projection: partial rotary positions (Su et al., 2021) in place, then attention in
  * memory linear in the length (Dao et al., "FlashAttention", 2022). No permuting copies: heads are read by row stride.
  */
+import { embedding } from "./embedding.ts";
 import { invariant, ShapeError } from "../../base/index.ts";
 import type { Context } from "../context.ts";
 import { record } from "../tape.ts";
@@ -203,6 +204,8 @@ export interface PagedBatch {
   contextLengths: Tensor;
   /** i32 (numSequences + 1) */
   queryStarts: Tensor;
+  /** Slots that get what others hold, i32 (M) each, after this step's keys and values are written; no source is also a target. */
+  copies?: { sources: Tensor; slots: Tensor } | undefined;
 }
 
 /** As selfAttention, for inference: keys and values are added to the cache and read from it. Spends qkv. */
@@ -244,6 +247,7 @@ export function pagedSelfAttention(
       rotaryDim: rotary.rotaryDim,
       qRowStride: qkv.width,
     });
+  if (batch.copies !== undefined) copySlots(context, cache, batch.copies);
   const o = context.empty([numRows, keyStart], qkv.dtype);
   context.device.run("attentionPaged", {
     q: qkv,
@@ -265,4 +269,29 @@ export function pagedSelfAttention(
     scale: options.scale ?? 1 / Math.sqrt(headDim),
   });
   return o;
+}
+
+function copySlots(
+  context: Context,
+  { keys, values }: PagedLayerCache,
+  { sources, slots }: { sources: Tensor; slots: Tensor },
+): void {
+  const [numSlots, numKvHeads, headDim] = keys.shape;
+  const width = numKvHeads * headDim;
+  context.scope(() => {
+    const gathered = (cache: Tensor): Tensor =>
+      embedding(context, sources, context.adopt(cache.reshape([numSlots, width])));
+    context.device.run("kvCacheWrite", {
+      k: gathered(keys),
+      v: gathered(values),
+      slots,
+      kCache: keys,
+      vCache: values,
+      numRows: slots.numElements,
+      numKvHeads,
+      headDim,
+      kRowStride: width,
+      vRowStride: width,
+    });
+  });
 }
