@@ -3,7 +3,7 @@
  * after the engine's worker was started again, and after adapters were exchanged at run time; and `nautilus serve` by its options.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -91,11 +91,7 @@ const names = ["base:one", "base:two", "base"];
 
 describe("adapters behind the server", () => {
   it("give in one batch what each gives alone, after a restart and an exchange too", async () => {
-    const settings: EngineSettings = {
-      ...size,
-      model: model(),
-      adapters: { one: adapterFolder("one"), two: adapterFolder("two") },
-    };
+    const settings: EngineSettings = { ...size, model: model(), maxAdapters: 2 };
     await using plain = await openEngine({ ...size, model: model() });
     await using first = await openEngine({ ...size, model: model(), adapter: adapterFolder("one") });
     await using second = await openEngine({ ...size, model: model(), adapter: adapterFolder("two") });
@@ -105,6 +101,7 @@ describe("adapters behind the server", () => {
       return workers[workers.length - 1];
     };
     await using engine = await ThreadedEngine.open({ start, restartMs: 1 });
+    for (const name of ["one", "two"]) await engine.loadAdapter(name, adapterFolder(name));
     const models = [
       served("base", engine, plain.tokenizer),
       served("alone", plain.engine, plain.tokenizer),
@@ -131,11 +128,21 @@ describe("adapters behind the server", () => {
     expect(await textsOf(client, ["base:again", "base:two", "base"])).toEqual(alone);
     await expect(engine.loadAdapter("third", adapterFolder("two"))).rejects.toThrow(/at most 2 adapters/);
 
-    // A new worker begins with the adapters of the start; the exchange is made again.
+    // A new worker is given what was loaded last, not what was at the start.
     await workers[1].terminate();
     await expect.poll(() => engine.numRestarts === 2 && engine.isReady, { timeout: 20_000 }).toBe(true);
     expect(engine.info.adapters.toSorted()).toEqual(["again", "two"]);
     expect(await textsOf(client, ["base:again", "base:two", "base"])).toEqual(alone);
+
+    // One whose files are gone is left out; the others are served on.
+    cpSync(adapterFolder("two"), adapterFolder("moved"), { recursive: true });
+    await engine.unloadAdapter("two");
+    await engine.loadAdapter("moved", adapterFolder("moved"));
+    rmSync(adapterFolder("moved"), { recursive: true });
+    await workers[2].terminate();
+    await expect.poll(() => engine.numRestarts === 3 && engine.isReady, { timeout: 20_000 }).toBe(true);
+    expect(engine.info.adapters).toEqual(["again"]);
+    expect(await textsOf(client, ["base:again", "base"])).toEqual([alone[0], alone[2]]);
   }, 60_000);
 });
 

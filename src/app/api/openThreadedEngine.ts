@@ -25,10 +25,19 @@ export async function openThreadedEngine(
   const files = tokenizerFolder(checkpoint, settings.tokenizer);
   try {
     const tokenizer = loadTokenizer(files.tokenizerPath);
+    // Adapters are loaded from here, as those that come later are, so that a worker started again gets them all in one way.
+    const { adapters = {}, ...others } = settings;
+    const maxAdapters = Math.max(settings.maxAdapters ?? 0, Object.keys(adapters).length);
     const engine = await ThreadedEngine.open({
-      start: () => new Worker(workerUrl, { workerData: settings }),
+      start: () => new Worker(workerUrl, { workerData: { ...others, maxAdapters } }),
       onCrash,
     });
+    try {
+      for (const [name, folder] of Object.entries(adapters)) await engine.loadAdapter(name, folder);
+    } catch (error) {
+      await engine[Symbol.asyncDispose]();
+      throw error;
+    }
     const close = async (): Promise<void> => {
       await engine[Symbol.asyncDispose]();
       files[Symbol.dispose]();

@@ -1,6 +1,6 @@
 /**
  * An engine in a worker thread, as an engine: the calling thread passes messages and computes nothing. When the worker dies, what was
- * under way fails, and another worker is started and given the adapters that were loaded meanwhile; until it is ready requests are refused.
+ * under way fails, and another worker is started and given the adapters that were loaded; until it is ready requests are refused.
  *
  * A consumer that reads slowly holds no worker up: what waits for it is at most the tokens it asked for.
  */
@@ -40,8 +40,8 @@ export class ThreadedEngine implements Engine {
   /** The worker between being ready and its end. */
   #running: Worker | undefined;
   #state: State | undefined;
-  /** What was loaded (its folder) and taken away (undefined) since the engine was opened, in order. */
-  readonly #adapterChanges = new Map<string, string | undefined>();
+  /** Folders of the loaded adapters by name, in the order they came: a new worker is given the same. */
+  readonly #adapters = new Map<string, string>();
   #isReady = false;
   #isClosing = false;
   #restartMs: number;
@@ -116,33 +116,25 @@ export class ThreadedEngine implements Engine {
 
   async loadAdapter(name: string, folder: string): Promise<void> {
     await this.#call((id) => ({ type: "load-adapter", id, name, folder }));
-    this.#noteAdapter(name, folder);
+    this.#adapters.set(name, folder);
   }
 
   async unloadAdapter(name: string): Promise<void> {
     await this.#call((id) => ({ type: "unload-adapter", id, name }));
-    this.#noteAdapter(name, undefined);
+    this.#adapters.delete(name);
   }
 
-  #noteAdapter(name: string, folder: string | undefined): void {
-    this.#adapterChanges.delete(name);
-    this.#adapterChanges.set(name, folder);
-  }
-
-  /** Brings a new worker's adapters to where the last one's were. What cannot be loaded any more is left out. */
+  /** Gives a new worker the adapters of the last one. What cannot be loaded any more is left out. */
   async #restoreAdapters(worker: Worker): Promise<void> {
-    for (const [name, folder] of this.#adapterChanges) {
+    for (const [name, folder] of this.#adapters) {
       const id = this.#nextId++;
-      const message: ToEngine =
-        folder === undefined
-          ? { type: "unload-adapter", id, name }
-          : { type: "load-adapter", id, name, folder };
+      const message: ToEngine = { type: "load-adapter", id, name, folder };
       const isDone = await new Promise<boolean>((resolve) => {
         this.#calls.set(id, { resolve: () => resolve(true), reject: () => resolve(false) });
         worker.postMessage(message, []);
       });
       if (this.#running !== worker) return;
-      if (!isDone) this.#adapterChanges.delete(name);
+      if (!isDone) this.#adapters.delete(name);
     }
     this.#isReady = true;
   }
@@ -195,7 +187,7 @@ export class ThreadedEngine implements Engine {
       case "ready":
         this.#state = message.state;
         this.#running = this.#worker;
-        if (this.#adapterChanges.size === 0) this.#isReady = true;
+        if (this.#adapters.size === 0) this.#isReady = true;
         else void this.#restoreAdapters(this.#worker);
         this.#restartMs = this.#options.restartMs ?? 100;
         break;
