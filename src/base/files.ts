@@ -1,6 +1,7 @@
 /**
  * File helpers: sentences for the disk's refusals, and writing beside and renaming so that nothing half-written is left.
  */
+import { constants } from "node:buffer";
 import { createHash } from "node:crypto";
 import {
   closeSync,
@@ -12,11 +13,13 @@ import {
   readSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { FileError, messageOf, systemErrorCode } from "./errors.ts";
+import { formatBytes } from "./units.ts";
 
 const reasons: Readonly<Record<string, { got: string; hint: string }>> = {
   ENOENT: { got: "nothing there", hint: "check the path" },
@@ -63,9 +66,27 @@ export function withFileErrors<Result>(
   }
 }
 
+/** What one string can hold, in bytes of UTF-8 that has no longer characters than ASCII's. */
+const mostTextBytes = constants.MAX_STRING_LENGTH;
+
+/** The whole of a file that is read into memory as it is; throws FileError, for one too large to be of its kind before it is read. */
+export function readSmallFile(component: string, path: string, mostBytes = mostTextBytes): Buffer {
+  return withFileErrors(component, "a readable file", path, () => {
+    const { size } = statSync(path);
+    if (size > mostBytes) {
+      throw new FileError(
+        component,
+        `expected a file of at most ${formatBytes(mostBytes)} at ${path}, got ${formatBytes(size)}`,
+        { hint: "check that it is the right file, or cut it into several", fields: { path } },
+      );
+    }
+    return readFileSync(path);
+  });
+}
+
 /** The whole text of a UTF-8 file. Throws FileError. */
 export function readText(component: string, path: string): string {
-  return withFileErrors(component, "a readable file", path, () => readFileSync(path, "utf8"));
+  return readSmallFile(component, path).toString("utf8");
 }
 
 /** Parses a JSON file. Throws FileError, also when it is not JSON. */

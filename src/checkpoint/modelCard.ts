@@ -54,15 +54,16 @@ export function parseModelCard(text: string): ModelCard {
 export interface ModelCardChanges {
   license: string | undefined;
   baseModel: string | undefined;
-  /** For a card that is written anew. */
+  /** For a card that is written anew; its library is "transformers" unless named. */
   title: string;
   description: string;
+  library?: "transformers" | "peft";
 }
 
 /** The card with its license and base model filled in; a new one where there was none. */
 export function writeModelCard(
   card: ModelCard | undefined,
-  { license, baseModel, title, description }: ModelCardChanges,
+  { license, baseModel, title, description, library = "transformers" }: ModelCardChanges,
 ): string {
   const { fields, body } = split(card?.text ?? "");
   const known = {
@@ -73,7 +74,7 @@ export function writeModelCard(
   const bases = baseModel === undefined ? (card?.baseModels ?? []) : [baseModel];
   const { license_name: _name, license_link: _link, ...others } = fields;
   const front = {
-    library_name: "transformers",
+    library_name: library,
     pipeline_tag: "text-generation",
     ...others,
     ...known,

@@ -2,9 +2,9 @@
  * Tokenizers from and to disk. Knows which kinds of files there are, not how they encode.
  * Invariant: what is saved is loaded with the same ids, here and by Hugging Face's `tokenizers` and `transformers`.
  */
-import { readFileSync, readdirSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { TokenizerError, readJson, withFileErrors, writeText } from "../base/index.ts";
+import { TokenizerError, readJson, readSmallFile, withFileErrors, writeText } from "../base/index.ts";
 import { BpeTokenizer } from "./bpe/bpeTokenizer.ts";
 import { standardSpecialTokens } from "./bpe/definition.ts";
 import { definitionOf, differenceFromOurs, fileOf } from "./bpe/tokenizerFile.ts";
@@ -26,7 +26,7 @@ export function loadTokenizer(path: string): Tokenizer {
   const isFolder = withFileErrors(component, "a tokenizer", path, () => statSync(path).isDirectory());
   const file = isFolder ? join(path, fileInFolder(path)) : path;
   if (file.endsWith(modelSuffix)) {
-    const content = withFileErrors(component, "a readable file", file, () => readFileSync(file));
+    const content = readSmallFile(component, file);
     return new SentencePieceTokenizer(parseModel(content, file));
   }
   const content = readJson(component, file);

@@ -84,6 +84,13 @@ function makeBrokenFiles(checkpoint: string): void {
     cpSync(model, at(name), { recursive: true });
     change(at(name));
   };
+  // Its bytes are on no disk, but whoever reads it whole needs memory for them.
+  write("huge.json", "");
+  truncateSync(at("huge.json"), 64 * 2 ** 30);
+  mkdirSync(at("adapter"));
+  write("adapter/adapter_config.json", "{}");
+  mkdirSync(at("models"));
+  cpSync(model, at("models", "inner"), { recursive: true });
   broken("cut-weights", (path) => truncateSync(join(path, "model.safetensors"), 500));
   broken("empty-weights", (path) => truncateSync(join(path, "model.safetensors"), 0));
   broken("no-weights", (path) => rmSync(join(path, "model.safetensors")));
@@ -260,6 +267,10 @@ const mistakes: [what: string, args: string[], says: RegExp][] = [
   ["a model's name that is none", ["model", "info", "gpt-5"], /'gpt-5'/],
   ["info of a broken configuration", ["model", "info", "broken-config"], /broken-config/],
   ["inspecting nothing", ["inspect", "nowhere"], /nowhere/],
+  ["inspecting a file too large to read whole", ["inspect", "huge.json"], /huge\.json/],
+  ["a vocabulary too large to be one", [...generate("whole"), "--tokenizer", "huge.json"], /at most 512/],
+  ["an adapter for a model", generate("adapter"), /got an adapter .*--adapter/],
+  ["a folder of models", generate("models"), /did you mean models\/inner\?/],
   ["converting nothing", ["convert", "nowhere", "converted"], /nowhere/],
   ["converting weights cut off", ["convert", "cut-weights", "converted"], /cut-weights/],
   ["converting over a file", ["convert", "whole", "a-file"], /a-file/],

@@ -9,7 +9,7 @@ export function registerInspect(program: Command): void {
     .description("show the tensors, configuration, tokenizer and license of a checkpoint of any format")
     .argument(
       "<path>",
-      "a run, a model folder, a .nemo, a NeMo or Megatron folder, a GGUF, a safetensors or PyTorch file, a config.json or a tokenizer",
+      "a run, a model folder, a .nemo, a NeMo or Megatron folder, a GGUF, a safetensors or PyTorch file, an adapter, a config.json or a tokenizer",
     )
     .option("--all", "list the tensors of every layer (default: layers that are alike on one line)")
     .addOption(jsonOption())

@@ -26,6 +26,7 @@ import { loadTokenizer } from "../../text/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
 import { ProgressLine } from "../terminal/progress.ts";
+import { findAdapterFolder } from "./adapter/find.ts";
 import { tokenizerFolder } from "./tokenizerFolder.ts";
 
 export interface OpenModel extends Disposable {
@@ -63,12 +64,38 @@ export function findModel(path: string): string {
   if (isModel) return path;
   const pulled = exists ? undefined : pulledModel(path);
   if (pulled !== undefined) return pulled;
-  const pull = isModelName(path) ? `fetch it with 'nautilus pull ${path}', or ` : "";
-  throw new CheckpointError(
-    "model",
-    `expected a run, a checkpoint or a model at ${path}, got ${exists ? "none of them" : "nothing there"}`,
-    { hint: `${pull}train one with 'nautilus train' or 'nautilus demo'` },
-  );
+  throw noModel(path, exists);
+}
+
+/** What else lies at `path`, and what to do about it. */
+function noModel(path: string, exists: boolean): CheckpointError {
+  const wanted = `expected a run, a checkpoint or a model at ${path}`;
+  const adapter = exists ? findAdapterFolder(path) : undefined;
+  if (adapter !== undefined) {
+    return new CheckpointError("model", `${wanted}, got an adapter`, {
+      hint: `name its base with --model and it with --adapter; 'nautilus adapter inspect ${path}' shows it, 'nautilus adapter merge ${path}' makes it a model`,
+    });
+  }
+  const within = exists ? modelsWithin(path) : [];
+  if (within.length > 0)
+    return new CheckpointError("model", `${wanted}, got a folder of such`, {
+      hint: `did you mean ${within.slice(0, 3).join(", ")}?`,
+    });
+  const pull = isModelName(path) && !exists ? `fetch it with 'nautilus pull ${path}', or ` : "";
+  return new CheckpointError("model", `${wanted}, got ${exists ? "none of them" : "nothing there"}`, {
+    hint: `${pull}train one with 'nautilus train' or 'nautilus demo'`,
+  });
+}
+
+/** The models and runs among a folder's own entries. */
+function modelsWithin(folder: string): string[] {
+  if (!statSync(folder).isDirectory()) return [];
+  return readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => join(folder, name))
+    .filter((path) => listCheckpoints(path).length > 0 || isCheckpointFolder(path))
+    .filter((path) => findAdapterFolder(path) === undefined)
+    .toSorted();
 }
 
 /** What the hub's cache has under a name: the snapshot's folder, or its one file where the model is a .nemo or a GGUF. */

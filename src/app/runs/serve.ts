@@ -13,7 +13,7 @@ import { ServedModels } from "../server/servedModel.ts";
 import type { ServedModel } from "../server/servedModel.ts";
 import { createServer } from "../server/server.ts";
 import { stopSignal } from "../terminal/signals.ts";
-import { findAdapter } from "./adapter/adapter.ts";
+import { findAdapter } from "./adapter/find.ts";
 import { ensurePages } from "./buildPages.ts";
 import { startScreen } from "./startScreen.ts";
 import { findModel } from "./openModel.ts";

@@ -1,11 +1,12 @@
 /** Adapters on disk: finding, describing, merging, exporting. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { CheckpointError, ConfigError, makeFolder, note, numElements } from "../../../base/index.ts";
+import { ConfigError, makeFolder, note, numElements, readText, writeText } from "../../../base/index.ts";
+import { openCheckpoint, parseModelCard, writeModelCard } from "../../../checkpoint/index.ts";
+import type { ModelCard, ModelCardChanges } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
-  isAdapterFolder,
   loadAdapter,
   mergeAdapter,
   modelFamily,
@@ -15,10 +16,10 @@ import {
 } from "../../../models/index.ts";
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
-import { listCheckpoints } from "../../../train/index.ts";
 import { labelled } from "../../terminal/columns.ts";
 import { tensorTable } from "../inspect/inspect.ts";
-import { openModel } from "../openModel.ts";
+import { findModel, openModel } from "../openModel.ts";
+import { findAdapter } from "./find.ts";
 import { removeOutputFolder } from "../replaceFolder.ts";
 import type { OpenModel } from "../openModel.ts";
 
@@ -28,23 +29,6 @@ export interface AdapterCliOptions {
   force?: boolean;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
-}
-
-/** The adapter behind a path: a folder, a file of NeMo, or the finished or newest one of a tuning run. Throws CheckpointError. */
-export function findAdapter(path: string): string {
-  const newest = listCheckpoints(path).at(-1)?.path;
-  const candidates = [
-    path,
-    join(path, "adapter"),
-    ...(newest === undefined ? [] : [join(newest, "adapter")]),
-  ];
-  const found = candidates.find((folder) => isAdapterFolder(folder));
-  if (found !== undefined) return found;
-  throw new CheckpointError(
-    "adapter",
-    `expected an adapter or a tuning run at ${path}, got ${existsSync(path) ? "neither" : "nothing there"}`,
-    { hint: "train one with 'nautilus tune'" },
-  );
 }
 
 /** Its place and its weights' digest: a run that is tuned anew is another adapter under the same path. Throws CheckpointError. */
@@ -113,7 +97,7 @@ function settingText(value: unknown): string {
 }
 
 export async function mergeIntoModel(path: string, options: AdapterCliOptions): Promise<void> {
-  await withModelAndAdapter(path, options, (context, model, adapter) => {
+  await withModelAndAdapter(path, options, (context, { model, adapter, base, licence }) => {
     const { decoder, folder } = model;
     mergeAdapter(context, decoder, adapter);
     decoder.attach(undefined);
@@ -130,26 +114,44 @@ export async function mergeIntoModel(path: string, options: AdapterCliOptions): 
       options.output,
       Object.fromEntries(files.map((name) => [name, join(folder, name)])),
     );
+    writeCard(options.output, licence, {
+      base,
+      title: "A merged model",
+      description: `The weights of ${base} with an adapter in them, merged by Nautilus; the base's license and terms of use apply.\n\n${aboutAdapter(path)}`,
+    });
     note(`the model with the adapter in its weights is in ${options.output}`);
   });
 }
 
 export async function exportAdapter(path: string, options: AdapterCliOptions): Promise<void> {
-  await withModelAndAdapter(path, options, (context, { decoder, path: baseModel }, adapter) => {
-    saveAdapter(context, adapter, {
-      decoder,
-      family: modelFamily(decoder.config),
-      folder: options.output,
-      baseModel: options.model ?? baseModel,
+  await withModelAndAdapter(path, options, (context, { model, adapter, base, licence }) => {
+    const { decoder } = model;
+    const family = modelFamily(decoder.config);
+    saveAdapter(context, adapter, { decoder, family, folder: options.output, baseModel: base });
+    const card = readCard(findAdapter(path));
+    writeCard(options.output, card ?? licence, {
+      base,
+      library: "peft",
+      title: "An adapter",
+      description: `Of ${base}, whose license and terms of use apply.\n\n${aboutAdapter(path)}`,
     });
     note(`the adapter is in ${options.output}`);
   });
 }
 
+interface OpenAdapter {
+  model: OpenModel;
+  adapter: Adapter;
+  /** The base as the adapter or --model names it. */
+  base: string;
+  /** What the base's card says of licences, without its text. */
+  licence: ModelCard | undefined;
+}
+
 async function withModelAndAdapter(
   path: string,
   { output, model: named, force, device: kind, threads }: AdapterCliOptions,
-  body: (context: Context, model: OpenModel, adapter: Adapter) => void,
+  body: (context: Context, open: OpenAdapter) => void,
 ): Promise<void> {
   if (existsSync(output) && readdirSync(output).length > 0) {
     if (force !== true)
@@ -165,7 +167,46 @@ async function withModelAndAdapter(
   const context = new Context(device);
   using model = await openModel(context, base);
   using adapter = attachAdapter(context, model, path);
+  const licence = await licenceOf(base);
   if (force === true) removeOutputFolder("adapter", output);
+  const isNew = !existsSync(output);
   makeFolder("adapter", output);
-  body(context, model, adapter);
+  try {
+    body(context, { model, adapter, base, licence });
+  } catch (error) {
+    if (isNew) rmSync(output, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function licenceOf(base: string): Promise<ModelCard | undefined> {
+  using checkpoint = await openCheckpoint(findModel(base));
+  return checkpoint.card && { ...checkpoint.card, baseModels: [], text: undefined };
+}
+
+const cardName = "README.md";
+
+function readCard(folder: string): ModelCard | undefined {
+  const path = join(folder, cardName);
+  return existsSync(path) ? parseModelCard(readText("adapter", path)) : undefined;
+}
+
+/** How the adapter came about, as its own card tells it. */
+function aboutAdapter(path: string): string {
+  const { config } = readAdapterFolder(findAdapter(path));
+  const text = readCard(findAdapter(path))?.text;
+  const body = text
+    ?.replace(/^---\n[\s\S]*?\n---\n/, "")
+    .replaceAll(/^#/gm, "##")
+    .trim();
+  return body ?? `## ${config.method}\n\n\`\`\`json\n${JSON.stringify(config, undefined, 2)}\n\`\`\``;
+}
+
+function writeCard(
+  folder: string,
+  card: ModelCard | undefined,
+  { base, ...facts }: Pick<ModelCardChanges, "title" | "description" | "library"> & { base: string },
+): void {
+  const text = writeModelCard(card, { license: undefined, baseModel: base, ...facts });
+  writeText("adapter", join(folder, cardName), text);
 }

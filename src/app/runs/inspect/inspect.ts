@@ -1,5 +1,7 @@
 /** `nautilus inspect`: prints what a checkpoint is, in lines of 80 columns. */
+import { existsSync, statSync } from "node:fs";
 import { formatBytes, formatCount, countOf } from "../../../base/index.ts";
+import { findAdapterFolder } from "../adapter/find.ts";
 import { describePositions } from "../modelInfo.ts";
 import { findModel } from "../openModel.ts";
 import { describeCheckpoint } from "./describe.ts";
@@ -23,6 +25,12 @@ const formats: Readonly<Record<string, string>> = {
 };
 
 export async function inspectCommand(path: string, options: InspectCliOptions): Promise<void> {
+  if (existsSync(path) && statSync(path).isDirectory() && findAdapterFolder(path) !== undefined) {
+    // Only where it is wanted: it brings the devices along.
+    const { inspectAdapter } = await import("../adapter/adapter.ts");
+    inspectAdapter(path, options);
+    return;
+  }
   const inspection = await describeCheckpoint(findModel(path));
   if (options.json === true) process.stdout.write(`${JSON.stringify(inspection, undefined, 2)}\n`);
   else process.stdout.write(`${inspectionText(inspection, { listsAll: options.all === true })}\n`);
