@@ -3,6 +3,7 @@ import {
   copyFileSync,
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -155,6 +156,21 @@ describe("nautilus tune", () => {
     const resumed = await runCli(...tune("killed", "--set", "steps=40"));
     expect(resumed.stderr).toMatch(/going on from|the adapter is in/);
     expect(weights("killed").equals(weights("whole"))).toBe(true);
+
+    // One that a full disk ended before its first checkpoint: it leaves measurements and a best adapter of its own.
+    mkdirSync(at("early-end", "best", "step-20"), { recursive: true });
+    writeFileSync(
+      at("early-end", "metrics.jsonl"),
+      '{"kind":"validation","step":20,"tokens":9,"loss":0.001}\n',
+    );
+    const begun = await runCli(...tune("early-end", "--set", "steps=40"));
+    expect(begun.code, begun.stderr).toBe(0);
+    expect(weights("early-end").equals(weights("whole"))).toBe(true);
+    expect(readdirSync(at("early-end", "best"))).toEqual(readdirSync(at("whole", "best")));
+    writeFileSync(at("early-end", "notes.txt"), "mine");
+    rmSync(at("early-end", "checkpoints"), { recursive: true });
+    const foreign = await runCli(...tune("early-end", "--set", "steps=40"));
+    expect([foreign.code, foreign.stderr]).toEqual([2, expect.stringMatching(/got something else/)]);
     const digest = (path: string): string => adapterIdentity(path).replace(path, "");
     expect(digest(at("killed"))).toBe(digest(at("whole")));
     expect(readFileSync(at("whole", "adapter", "README.md"), "utf8")).toMatch(
@@ -166,6 +182,10 @@ describe("nautilus tune", () => {
     expect(JSON.parse(inspected.stdout)).toMatchObject({ config: { method: "lora", rank: 4 } });
     const merged = await runCli("adapter", "merge", at("whole"), "--output", at("merged"), "--device", "cpu");
     expect(merged.code).toBe(0);
+    const card = readFileSync(at("merged", "README.md"), "utf8");
+    expect(card).toContain(`base_model: ${model}`);
+    expect(card).toMatch(/^license: /m);
+    expect(card).toMatch(/## Tuned with Nautilus\n[^]*\| data \| .*data\.jsonl \|/);
     const again = await runCli("adapter", "merge", at("whole"), "--output", at("merged"), "--device", "cpu");
     expect([again.code, again.stderr]).toEqual([
       2,

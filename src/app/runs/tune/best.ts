@@ -28,11 +28,21 @@ export class BestAdapters {
     const history = this.history();
     const ranked = history.toSorted((a, b) => a.loss - b.loss || a.step - b.step);
     const kept = new Set(ranked.slice(0, keepBest).map((entry) => entry.step));
-    if (kept.has(step)) checkpointOf(this.#parts)?.saveFiles(join(this.#folder, `step-${step}`));
+    if (kept.has(step)) this.#save(join(this.#folder, `step-${step}`));
     for (const name of existsSync(this.#folder) ? readdirSync(this.#folder) : []) {
       if (!kept.has(Number(name.replace("step-", "")))) rmSync(join(this.#folder, name), { recursive: true });
     }
     const bestAt = history.findIndex((entry) => entry.step === ranked[0].step);
     return patience > 0 && history.length - 1 - bestAt >= patience;
+  }
+
+  /** All of it or nothing: a full disk leaves no half of an adapter. */
+  #save(folder: string): void {
+    try {
+      checkpointOf(this.#parts)?.saveFiles(folder);
+    } catch (error) {
+      rmSync(folder, { recursive: true, force: true });
+      throw error;
+    }
   }
 }
