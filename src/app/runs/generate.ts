@@ -142,11 +142,14 @@ async function print(
   }));
   // One text is shown as it grows; several would run into each other.
   const isLive = requests.length === 1 && options.json !== true && options.logprobs !== true;
-  if (isLive && options.chat !== true) process.stdout.write(requests[0].prompt);
+  // Not before the first event: a request that is refused shows its reason alone.
+  let opening = isLive && options.chat !== true ? requests[0].prompt : "";
   const startMs = performance.now();
   let firstMs: number | undefined;
   let numTokens = 0;
   for await (const { index, event } of events) {
+    if (opening !== "") process.stdout.write(opening);
+    opening = "";
     if (event.type === "prompt") continue;
     const result = results[index];
     if (event.type === "end") {
