@@ -115,6 +115,7 @@ async function plan(
   return { task, open, numScored: Math.min(wanted, numSamples), log, done };
 }
 
+/** As if all samples had as many as the first: what they have is found as they are read. */
 function numRequestsOf({ open, numScored }: PlannedTask): number {
   return numScored === 0 ? 0 : open.sample(0).requests.length * numScored;
 }
@@ -166,12 +167,14 @@ async function runTask(
     const numDoneRequests = totals.numDone + totals.numUnderWay;
     onProgress?.({ task: task.name, numDoneRequests, numRequests: totals.numAll });
   };
+  const numExpected = numScored === 0 ? 0 : open.sample(0).requests.length;
   for (let next = 0; next < numScored;) {
     if (signal?.aborted === true || totals.failure !== undefined) return;
     const piece: Sample[] = [];
     let numRequests = 0;
     for (; next < numScored && numRequests < requestsAtOnce; next++) {
       const sample = open.sample(next);
+      totals.numAll += sample.requests.length - numExpected;
       const logged = done.get(sample.index);
       if (logged === undefined) {
         piece.push(sample);

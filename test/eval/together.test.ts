@@ -8,7 +8,8 @@ import type { LanguageModel, Loglikelihood } from "../../src/text/index.ts";
 const template = new TaskRegistry().task("boolq");
 invariant(template !== undefined, "a task to change");
 
-function madeTask(name: string, numSamples: number): Task {
+/** Samples of one request each; `moreRequests` is what later samples have besides. */
+function madeTask(name: string, numSamples: number, moreRequests = 0): Task {
   invariant(template !== undefined, "a task to change");
   const open: OpenTask = {
     numSamples,
@@ -16,7 +17,11 @@ function madeTask(name: string, numSamples: number): Task {
       index,
       document: {},
       target: "",
-      requests: [{ kind: "loglikelihood", context: `${name} ${index}`, continuation: "!" }],
+      requests: Array.from({ length: 1 + (index === 0 ? 0 : moreRequests) }, () => ({
+        kind: "loglikelihood",
+        context: `${name} ${index}`,
+        continuation: "!",
+      })),
       score: (answers) => ({
         values: {
           logprob: answers.reduce((sum, answer) => sum + ("logprob" in answer ? answer.logprob : 0), 0),
@@ -84,6 +89,16 @@ describe("tasks at once", () => {
     expect(result.tasks[2].samples.map(({ values }) => values.logprob)).toEqual([-5, -5, -5, -5]);
     expect(counts.toSorted((a, b) => a - b)).toEqual(counts);
     expect(counts.at(-1)).toBe(12);
+  });
+
+  it("as many requests are counted as there are, where samples differ in theirs", async () => {
+    const seen: [number, number][] = [];
+    await evaluate(new SlowModel(), { tasks: [madeTask("a", 5, 2)], groups: [] }, store, {
+      requestsAtOnce: 2,
+      onProgress: ({ numDoneRequests, numRequests }) => seen.push([numDoneRequests, numRequests]),
+    });
+    for (const [numDone, numAll] of seen) expect(numDone).toBeLessThanOrEqual(numAll);
+    expect(seen.at(-1)).toEqual([13, 13]);
   });
 
   it("an error of one ends the others after the piece they are at", async () => {
