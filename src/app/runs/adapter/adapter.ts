@@ -17,7 +17,7 @@ import {
 import type { Adapter } from "../../../models/index.ts";
 import { Context } from "../../../tensor/index.ts";
 import { labelled } from "../../terminal/columns.ts";
-import { tensorTable } from "../inspect/inspect.ts";
+import { tensorTable } from "../inspect/tensorTable.ts";
 import { findModel, openModel } from "../openModel.ts";
 import { findAdapter } from "./find.ts";
 import { removeOutputFolder } from "../replaceFolder.ts";
