@@ -77,6 +77,7 @@ export class CudaDevice implements Device {
     this.#kernels = {
       ...cudaKernels,
       matmul: this.#matmul.run,
+      lowRankBackward: this.#matmul.runLowRankBackward,
       ...this.#attention.kernels(cudaKernels),
     };
     this.description = this.#session.description;

@@ -1,6 +1,6 @@
 /**
- * All operators of the CUDA backend, merged from the families of launch/, and the dtypes that they take. (matmul is cuBLASLt's, see
- * matmul.ts.)
+ * All operators of the CUDA backend, merged from the families of launch/, and the dtypes that they take. (matmul and lowRankBackward may be cuBLASLt's,
+ * see matmul.ts.)
  */
 import type { Dtype } from "../../base/index.ts";
 import type { OpName } from "../ops.ts";
@@ -46,6 +46,12 @@ const dtypeRules: { readonly [Name in OpName]?: DtypeRule } = {
   fill: () => true,
   convert: ({ x, y }) => [x, y].every((dtype) => dtype === undefined || /^(bf16|f16|f32|f64)$/.test(dtype)),
   matmul: supportsMatmul,
+  lowRankBackward: ({ dy, low = dy, b = dy, dlow = dy, db }) =>
+    low === dy &&
+    b === dy &&
+    supportsMatmul({ a: dy, b, c: dlow }) &&
+    dlow === dy &&
+    supportsMatmul({ a: dy, c: db ?? dy }),
 };
 
 /** f64 is for accumulators only. */

@@ -10,7 +10,7 @@ import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
 import { runMatvec } from "./launch/matvec.ts";
-import { runThinProduct } from "./launch/thinProduct.ts";
+import { productsOf, runLowRankBackward, runThinProduct } from "./launch/thinProduct.ts";
 import { accumulatedRows, launchAdd, launchFinish, needsAccumulator } from "./launch/product.ts";
 import { addressOf, type LaunchContext } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
@@ -100,8 +100,8 @@ export class CudaMatmul {
   readonly #allowsTf32: boolean;
   /** NAUTILUS_MATVEC=off leaves every product to the library, to compare. */
   readonly #usesMatvec = process.env["NAUTILUS_MATVEC"] !== "off";
-  /** NAUTILUS_THIN_PRODUCTS=off, likewise. */
-  readonly #usesThinProducts = process.env["NAUTILUS_THIN_PRODUCTS"] !== "off";
+  /** NAUTILUS_THIN_PRODUCTS=off, likewise; =apart makes the two gradients of a low-rank addition one by one. */
+  readonly #thinProducts = process.env["NAUTILUS_THIN_PRODUCTS"];
   /** Undefined marks a product that the library cannot do. */
   readonly #plans = new Map<string, Plan | undefined>();
   /** Alpha and beta of the present call. */
@@ -134,9 +134,16 @@ export class CudaMatmul {
       return;
     }
     if (this.#usesMatvec && runMatvec(context, args)) return;
-    if (this.#usesThinProducts && runThinProduct(context, args)) return;
+    if (this.#thinProducts !== "off" && runThinProduct(context, args)) return;
     if (needsAccumulator(args)) this.#accumulate(context, args);
     else this.#multiply(context, args);
+  };
+
+  /** Queues the operator lowRankBackward. Throws UnsupportedOpError. */
+  readonly runLowRankBackward = (context: LaunchContext, args: OpArguments<"lowRankBackward">): void => {
+    const isFused = this.#thinProducts !== "off" && this.#thinProducts !== "apart";
+    if (isFused && runLowRankBackward(context, args)) return;
+    for (const product of productsOf(args)) this.run(context, product);
   };
 
   /** The product and what is added to it by the library, but for a bias of another dtype. */

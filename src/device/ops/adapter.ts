@@ -1,7 +1,15 @@
-/** What adapters need beside matrix products: dropout, scaled columns, row norms, virtual tokens. Conventions: ../ops.ts. */
+/** What adapters need beside matrix products: gradients of low-rank additions, dropout, scaled columns, row norms, virtual tokens. Conventions: ../ops.ts. */
 import type { OpSpec } from "./spec.ts";
 
 export const adapterOps = {
+  lowRankBackward: {
+    summary:
+      "dlow = alpha * dy b and db = alpha * dy^T low + beta * db: the gradients of y = alpha * low b^T. dy (N, F), low and dlow (N, R), all of one dtype, " +
+      "have row strides; b, of that dtype, and db are (F, R). With beta = 0, db is not read.",
+    tensors: { dy: "read", low: "read", b: "read", dlow: "write", db: "update" },
+    integers: ["numRows", "width", "rank", "dyRowStride", "lowRowStride", "dlowRowStride"],
+    floats: ["alpha", "beta"],
+  },
   dropout: {
     summary:
       "y[i] = x[i] / (1 - probability), or 0 where u < probability; u is the uniform number of word i mod 4 of Philox block " +

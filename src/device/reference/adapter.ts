@@ -1,9 +1,33 @@
-/** Reference: what adapters need beside matrix products: dropout, scaled columns, norms of rows, rows of virtual tokens. */
+/** Reference: what adapters need beside matrix products: gradients of low-rank additions, dropout, scaled columns, norms of rows, rows of virtual tokens. */
 import { invariant, philox, uniformFromBits } from "../../base/index.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 import { read, write } from "./memory.ts";
 
 export const adapterKernels = {
+  lowRankBackward: ({ dy, low, b, dlow, db, numRows, width, rank, alpha, beta, ...strides }) => {
+    const { dyRowStride, lowRowStride, dlowRowStride } = strides;
+    const factors = read(b, width * rank);
+    const sums = new Float64Array(width * rank);
+    for (let row = 0; row < numRows; row++) {
+      const gradient = read(dy, width, row * dyRowStride);
+      const lowered = read(low, rank, row * lowRowStride);
+      const dlowered = new Float64Array(rank);
+      for (let c = 0; c < width; c++)
+        for (let r = 0; r < rank; r++) {
+          dlowered[r] += gradient[c] * factors[c * rank + r];
+          sums[c * rank + r] += gradient[c] * lowered[r];
+        }
+      write(
+        dlow,
+        dlowered.map((value) => alpha * value),
+        row * dlowRowStride,
+      );
+    }
+    const previous = beta === 0 ? undefined : read(db, width * rank);
+    for (const [i, value] of sums.entries()) sums[i] = alpha * value + beta * (previous?.[i] ?? 0);
+    write(db, sums);
+  },
+
   dropout: ({ x, y, numElements, seed, counter, probability }) => {
     const block = new Uint32Array(4);
     const values = read(x, numElements);

@@ -130,32 +130,38 @@ function partGradients(
 ): void {
   const { b, rankStart, outputStart, scale } = part;
   const [numOutputs, numRanks] = b.shape;
-  const rows = { a: dy.at(outputStart), lda: widthOut, alpha: scale, transposeB: 0 };
+  const gradients = { dy: dy.at(outputStart), b, dlow: dlowered.at(rankStart) };
+  if (b instanceof Parameter && b.isTrainable) {
+    const { gradient, beta } = b.gradientTarget();
+    context.device.run("lowRankBackward", {
+      ...gradients,
+      low: lowered.at(rankStart),
+      db: gradient,
+      numRows,
+      width: numOutputs,
+      rank: numRanks,
+      dyRowStride: widthOut,
+      lowRowStride: rank,
+      dlowRowStride: rank,
+      alpha: scale,
+      beta,
+    });
+    return;
+  }
   context.device.run("matmul", {
-    ...rows,
+    a: gradients.dy,
     b,
-    c: dlowered.at(rankStart),
+    c: gradients.dlow,
     m: numRows,
     n: numRanks,
     k: numOutputs,
+    lda: widthOut,
     ldb: numRanks,
     ldc: rank,
     transposeA: 0,
+    transposeB: 0,
+    alpha: scale,
     beta: 0,
-  });
-  if (!(b instanceof Parameter) || !b.isTrainable) return;
-  const { gradient, beta } = b.gradientTarget();
-  context.device.run("matmul", {
-    ...rows,
-    b: lowered.at(rankStart),
-    c: gradient,
-    m: numOutputs,
-    n: numRanks,
-    k: numRows,
-    ldb: rank,
-    ldc: numRanks,
-    transposeA: 1,
-    beta,
   });
 }
 

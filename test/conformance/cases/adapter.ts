@@ -137,6 +137,71 @@ function promptCases(): ConformanceCase[] {
   });
 }
 
+interface LowRankShape {
+  numRows: number;
+  width: number;
+  rank: number;
+  gap?: number;
+  alpha?: number;
+  beta?: number;
+}
+
+function lowRankCase(shape: LowRankShape, dtype: "f32" | "bf16", result: "f32" | "bf16"): ConformanceCase {
+  const { numRows, width, rank, gap = 0, alpha = 1, beta = 0 } = shape;
+  const label = `${dtype} to ${result} (${numRows}, ${width}) of rank ${rank}, gap ${gap}, alpha ${alpha}, beta ${beta}`;
+  return conformanceCase("lowRankBackward", label, (data) => ({
+    dy: operand(dtype, numRows, { width, stride: width + gap, values: data.normal(numRows * width) }),
+    low: operand(dtype, numRows, { width: rank, stride: rank + gap, values: data.normal(numRows * rank) }),
+    b: operand(dtype, width, { width: rank, values: data.normal(width * rank) }),
+    dlow: operand(dtype, numRows, {
+      width: rank,
+      stride: rank + 2 * gap,
+      check: close({ length: width, scale: Math.abs(alpha) * Math.sqrt(width) }),
+    }),
+    db: operand(result, width, {
+      width: rank,
+      ...(beta === 0 ? {} : { values: data.normal(width * rank) }),
+      check: close({ length: numRows, scale: 1 + Math.abs(alpha) * Math.sqrt(numRows) }),
+    }),
+    numRows,
+    width,
+    rank,
+    dyRowStride: width + gap,
+    lowRowStride: rank + gap,
+    dlowRowStride: rank + 2 * gap,
+    alpha,
+    beta,
+  }));
+}
+
+/** In bf16: what kernels for products of low rank take. */
+export function thinBackwardCases(): ConformanceCase[] {
+  const shapes: readonly LowRankShape[] = [
+    ...[8, 16, 24, 32, 48].flatMap((rank) => [
+      { numRows: 37, width: 600, rank, alpha: 2, beta: 1 },
+      { numRows: 130, width: 72, rank, gap: 8 },
+    ]),
+    { numRows: 1, width: 520, rank: 16 },
+    // As large as an adapter's.
+    { numRows: 2064, width: 520, rank: 16, alpha: 2, beta: 1 },
+    { numRows: 2064, width: 1040, rank: 32, gap: 8 },
+  ];
+  return shapes.flatMap((shape) => [lowRankCase(shape, "bf16", "bf16"), lowRankCase(shape, "bf16", "f32")]);
+}
+
+function lowRankCases(): ConformanceCase[] {
+  const shapes: readonly LowRankShape[] = [
+    { numRows: 1, width: 1, rank: 1 },
+    { numRows: 5, width: 7, rank: 3, gap: 2, alpha: 0.5, beta: 1 },
+    { numRows: 130, width: 257, rank: 4 },
+    { numRows: 40, width: 64, rank: 16, alpha: 2, beta: 0.25 },
+  ];
+  return [
+    ...shapes.flatMap((shape) => [lowRankCase(shape, "f32", "f32"), lowRankCase(shape, "bf16", "f32")]),
+    ...thinBackwardCases(),
+  ];
+}
+
 export function adapterCases(): ConformanceCase[] {
-  return [...pointwiseCases(), ...columnCases(), ...rowNormCases(), ...promptCases()];
+  return [...lowRankCases(), ...pointwiseCases(), ...columnCases(), ...rowNormCases(), ...promptCases()];
 }

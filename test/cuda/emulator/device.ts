@@ -6,7 +6,11 @@ import type { Dtype } from "../../../src/base/index.ts";
 import { UnsupportedOpError } from "../../../src/base/index.ts";
 import { CudaBuffer } from "../../../src/device/cuda/buffer.ts";
 import { cudaKernels, supportsDtypes } from "../../../src/device/cuda/kernels.ts";
-import { launchThinProduct } from "../../../src/device/cuda/launch/thinProduct.ts";
+import {
+  launchLowRankBackward,
+  launchThinProduct,
+  productsOf,
+} from "../../../src/device/cuda/launch/thinProduct.ts";
 import { addressOfBuffer, type CudaKernels } from "../../../src/device/cuda/launcher.ts";
 import { NativeWords } from "../../../src/device/cuda/native.ts";
 import { viewMemory } from "../../../src/device/ffi.ts";
@@ -21,11 +25,16 @@ import type {
 } from "../../../src/device/index.ts";
 import { EmulatedContext } from "./context.ts";
 
+const multiply: NonNullable<CudaKernels["matmul"]> = (context, args) => {
+  if (args.m > 0 && args.n > 0 && !launchThinProduct(context, args))
+    throw new UnsupportedOpError("emulator", "expected a product of low rank, got one for the library");
+};
 const kernels: CudaKernels = {
   ...cudaKernels,
-  matmul: (context, args) => {
-    if (args.m > 0 && args.n > 0 && !launchThinProduct(context, args))
-      throw new UnsupportedOpError("emulator", "expected a product of low rank, got one for the library");
+  matmul: multiply,
+  lowRankBackward: (context, args) => {
+    if (launchLowRankBackward(context, args)) return;
+    for (const product of productsOf(args)) multiply(context, product);
   },
 };
 

@@ -1,8 +1,9 @@
 // Products of bf16 matrices with one dimension of at most RANKS (a multiple of 16), as adapters of low rank make them; bound by the one
-// pass over their large matrix. Three forms, for n at most RANKS unless said otherwise:
+// pass over their large matrix. Three forms, with n at most RANKS unless said otherwise:
 //   thin_down      c (m, n) = a (m, k) op(b)        streams a
 //   thin_up        c (m, n) += a (m, k) op(b)       streams c; k at most RANKS
 //   thin_gradient  c = a^T b over many rows         streams a or b, whichever is wide
+// and thin_backward does one of the first and one of the last form from one reading of the matrix that they share.
 // c = alpha product + beta c, added up in f32 and rounded once. Sums have one fixed order: chunks go to partial sums, which thin_finish
 // adds up in order. Sizes but the number of rows are multiples of 8, and rows begin at multiples of 16 bytes.
 
@@ -346,6 +347,153 @@ extern "C" __global__ void __launch_bounds__(threads, 2) thin_gradient(const __g
                                             __float_as_uint(sums[block][j][2 * half + 1])};
       }
 }
+
+#if RANKS <= 32
+// ---- of y = scale low b^T: dy b and dy^T low from one reading of dy ----
+
+constexpr int backward_columns = num_warps * 64;
+constexpr int backward_rows = 16;
+constexpr int backward_depth = 4;
+constexpr int backward_stride = backward_columns + row_padding;
+constexpr int backward_stage_elements = backward_rows * (backward_stride + thin_stride);
+constexpr int backward_sums = backward_rows * RANKS;
+
+struct Backward {
+  const bf16* dy;
+  const bf16* low;
+  const bf16* b;
+  // (column blocks, rows, rank)
+  float* low_partials;
+  // (splits, rank, width)
+  float* b_partials;
+  int64_t num_rows, width, dy_row_stride, low_row_stride;
+  // Rows of a split, a multiple of backward_rows.
+  int64_t chunk;
+  int32_t rank, unused;
+};
+
+// Grid: blocks of backward_columns columns, then splits. A warp holds its 64 columns of b in registers; what the warps make of a row of dy
+// meets in shared memory, where a stage later each sum is added up by one thread.
+extern "C" __global__ void __launch_bounds__(threads, 1) thin_backward(const __grid_constant__ Backward p) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+  const int64_t first_column = blockIdx.x * int64_t(backward_columns);
+  const int64_t begin = blockIdx.y * p.chunk, end = smaller(begin + p.chunk, p.num_rows);
+  const int num_stages = static_cast<int>(ceil_div<int64_t>(end - begin, backward_rows));
+  const SharedAddress shared = shared_address(dynamic_shared);
+  // Two of (warps, rows, ranks), by turns.
+  float* sums = reinterpret_cast<float*>(reinterpret_cast<bf16*>(dynamic_shared) + backward_depth * backward_stage_elements);
+
+  const auto start_copies = [&](int stage) {
+    if (stage < num_stages) {
+      const SharedAddress wide = element(shared, stage % backward_depth * backward_stage_elements);
+      const SharedAddress thin = element(wide, backward_rows * backward_stride);
+      const int64_t first = begin + stage * int64_t(backward_rows);
+#pragma unroll
+      for (int i = threadIdx.x; i < backward_rows * backward_columns / 8; i += threads) {
+        const int row = i / (backward_columns / 8), piece = i % (backward_columns / 8);
+        const int64_t column = first_column + piece * 8;
+        const bool is_inside = first + row < end && column < p.width;
+        copy_16_async(element(wide, row * backward_stride + piece * 8),
+                      is_inside ? p.dy + (first + row) * p.dy_row_stride + column : p.dy, is_inside);
+      }
+      for (int i = threadIdx.x; i < backward_rows * RANKS / 8; i += threads) {
+        const int row = i / (RANKS / 8), piece = i % (RANKS / 8);
+        const bool is_inside = first + row < end && piece * 8 < p.rank;
+        copy_16_async(element(thin, row * thin_stride + piece * 8),
+                      is_inside ? p.low + (first + row) * p.low_row_stride + piece * 8 : p.low, is_inside);
+      }
+    }
+    commit_copies();
+  };
+  const auto add_up = [&](int stage) {
+    const float* from = sums + (stage & 1) * num_warps * backward_sums;
+    for (int i = threadIdx.x; i < backward_sums; i += threads) {
+      const int64_t row = begin + stage * int64_t(backward_rows) + i / RANKS;
+      const int rank = i % RANKS;
+      float total = 0.0f;
+#pragma unroll
+      for (int w = 0; w < num_warps; w++) total += from[w * backward_sums + i];
+      if (row < end && rank < p.rank) p.low_partials[(blockIdx.x * p.num_rows + row) * p.rank + rank] = total;
+    }
+  };
+
+  // [16 columns][8 ranks][fragment]
+  uint32_t factors[4][2 * rank_blocks][2];
+#pragma unroll
+  for (int step = 0; step < 4; step++)
+#pragma unroll
+    for (int tile = 0; tile < 2 * rank_blocks; tile++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int64_t column = first_column + warp * 64 + step * 16 + half * 8 + 2 * t;
+        const int rank = tile * 8 + g;
+        uint32_t low = 0, high = 0;
+        if (column < p.width && rank < p.rank) {
+          low = p.b[column * p.rank + rank].bits;
+          high = p.b[(column + 1) * p.rank + rank].bits;
+        }
+        factors[step][tile][half] = low | high << 16;
+      }
+
+  float db[rank_blocks][8][4] = {};
+#pragma unroll
+  for (int stage = 0; stage < backward_depth - 1; stage++) start_copies(stage);
+  for (int stage = 0; stage < num_stages; stage++) {
+    wait_for_copies<backward_depth - 2>();
+    __syncthreads();
+    start_copies(stage + backward_depth - 1);
+    if (stage > 0) add_up(stage - 1);
+    const SharedAddress wide = element(shared, stage % backward_depth * backward_stage_elements);
+    const SharedAddress thin = element(wide, backward_rows * backward_stride);
+    float dlow[2 * rank_blocks][4] = {};
+    uint32_t ranks[rank_blocks][4];
+#pragma unroll
+    for (int block = 0; block < rank_blocks; block++) {
+      const int row = (lane & 7) + (lane >> 4) * 8;
+      load_matrices_transposed(ranks[block], element(thin, row * thin_stride + block * 16 + ((lane >> 3) & 1) * 8));
+    }
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+      // By rows for dy b; the same 16 x 16 by columns for dy^T low.
+      uint32_t rows[4], columns[4];
+      const SharedAddress tile = element(wide, (lane & 15) * backward_stride + warp * 64 + step * 16 + (lane >> 4) * 8);
+      load_matrices(rows, tile);
+      load_matrices_transposed(columns, tile);
+#pragma unroll
+      for (int i = 0; i < 2 * rank_blocks; i++) multiply_add(dlow[i], rows, factors[step][i][0], factors[step][i][1]);
+#pragma unroll
+      for (int block = 0; block < rank_blocks; block++) {
+        multiply_add(db[block][2 * step], ranks[block], columns[0], columns[1]);
+        multiply_add(db[block][2 * step + 1], ranks[block], columns[2], columns[3]);
+      }
+    }
+    float* own = sums + ((stage & 1) * num_warps + warp) * backward_sums;
+#pragma unroll
+    for (int i = 0; i < 2 * rank_blocks; i++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const uint2 pair = {__float_as_uint(dlow[i][2 * half]), __float_as_uint(dlow[i][2 * half + 1])};
+        *reinterpret_cast<uint2*>(own + (g + half * 8) * RANKS + i * 8 + 2 * t) = pair;
+      }
+  }
+  __syncthreads();
+  if (num_stages > 0) add_up(num_stages - 1);
+
+#pragma unroll
+  for (int block = 0; block < rank_blocks; block++)
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int rank = block * 16 + g + half * 8;
+        const int64_t column = first_column + warp * 64 + j * 8 + 2 * t;
+        if (rank >= p.rank || column >= p.width) continue;
+        float* place = p.b_partials + (int64_t(blockIdx.y) * p.rank + rank) * p.width + column;
+        *reinterpret_cast<uint2*>(place) = {__float_as_uint(db[block][j][2 * half]),
+                                            __float_as_uint(db[block][j][2 * half + 1])};
+      }
+}
+#endif
 
 // ---- c[i, j] = alpha (the sum of the splits' partials[i, j]) + beta c[i, j] ----
 

@@ -26,6 +26,7 @@ const threads = 256;
 const down = { rows: 128, columns: 64, depth: 4 } as const;
 const up = { rows: 256, columns: 256 } as const;
 const gradient = { rows: 32, columns: 256, depth: 4 } as const;
+const backward = { rows: 16, columns: 512, depth: 4, warps: 8 } as const;
 const rowPadding = 8;
 const mostRanks = 64;
 /** Elements of the large matrix below which the few microseconds of a launch decide. */
@@ -38,6 +39,8 @@ interface Kernels {
   readonly down: readonly [plain: KernelReference, transposed: KernelReference];
   readonly up: readonly [plain: KernelReference, transposed: KernelReference];
   readonly gradient: KernelReference;
+  /** For at most 32 ranks: more do not fit in registers. */
+  readonly backward: KernelReference | undefined;
   readonly finish: KernelReference;
 }
 
@@ -49,6 +52,7 @@ const kernels: readonly Kernels[] = Array.from({ length: mostRanks / 16 }, (_, i
     down: [entry("thin_down"), entry("thin_down_transposed")],
     up: [entry("thin_up"), entry("thin_up_transposed")],
     gradient: entry("thin_gradient"),
+    backward: index < 2 ? entry("thin_backward") : undefined,
     finish: entry("thin_finish"),
   };
 });
@@ -122,7 +126,7 @@ export function splitSum(
   return { numSplits: ceilDiv(length, chunk), chunk };
 }
 
-const isBf16 = ({ c }: Product): KernelParameter => i32(Number(c.dtype === "bf16"));
+const isBf16 = ({ c }: Pick<Product, "c">): KernelParameter => i32(Number(c.dtype === "bf16"));
 
 function launchDown(context: LaunchContext, args: Product): void {
   const { a, b, c, m, n, k, lda, ldb, ldc, transposeB, alpha, beta } = args;
@@ -209,7 +213,8 @@ function launchGradient(context: LaunchContext, args: Product): void {
   });
 }
 
-interface Partials {
+interface Sums {
+  /** Address of f32 (numSplits, numRows, width). */
   readonly partials: number;
   readonly numSplits: number;
   readonly numRows: number;
@@ -219,16 +224,84 @@ interface Partials {
   readonly columnStride: number;
 }
 
-function launchFinish(context: LaunchContext, args: Product, sums: Partials): void {
+/** c = alpha (the sum over the splits) + beta c */
+function launchFinish(
+  context: LaunchContext,
+  { c, alpha, beta }: Pick<Product, "c" | "alpha" | "beta">,
+  sums: Sums,
+): void {
   const { partials, numSplits, numRows, width, rowStride, columnStride } = sums;
   const grid = ceilDiv(numRows * width, threads);
   context.launch(kernels[0].finish, { grid, block: threads }, [
     address(partials),
-    pointer(args.c),
+    pointer(c),
     ...[numRows, width, rowStride, columnStride].map(i64),
     i32(numSplits),
-    isBf16(args),
-    f32(args.alpha),
-    f32(args.beta),
+    isBf16({ c }),
+    f32(alpha),
+    f32(beta),
   ]);
+}
+
+type Gradients = OpArguments<"lowRankBackward">;
+
+/** The two products that the operator is. */
+export function productsOf({ dy, low, b, dlow, db, numRows, width, rank, ...rest }: Gradients): Product[] {
+  const { dyRowStride, lowRowStride, dlowRowStride, alpha, beta } = rest;
+  const shared = { a: dy, lda: dyRowStride, transposeB: 0, alpha, n: rank };
+  return [
+    { ...shared, b, c: dlow, m: numRows, k: width, ldb: rank, ldc: dlowRowStride, transposeA: 0, beta: 0 },
+    { ...shared, b: low, c: db, m: width, k: numRows, ldb: lowRowStride, ldc: rank, transposeA: 1, beta },
+  ];
+}
+
+/** As runThinProduct, for both gradients of a low-rank addition from one reading of dy. */
+export function runLowRankBackward(context: LaunchContext, args: Gradients): boolean {
+  return productsOf(args).every(isWorthwhile) && launchLowRankBackward(context, args);
+}
+
+/** As launchThinProduct, for both gradients of a low-rank addition from one reading of dy. */
+export function launchLowRankBackward(context: LaunchContext, args: Gradients): boolean {
+  const { dy, low, b, dlow, db, numRows, width, rank, dyRowStride, lowRowStride, dlowRowStride } = args;
+  const own = productsOf(args).every((product) => thinFormOf(product) !== undefined)
+    ? kernelsFor(rank).backward
+    : undefined;
+  if (own === undefined) return false;
+  const ranks = 16 * ceilDiv(rank, 16);
+  const numBlocks = ceilDiv(width, backward.columns);
+  const { numSplits, chunk } = splitSum(numRows, {
+    numBlocks,
+    numMultiprocessors: context.multiprocessorCount,
+    granularity: backward.rows,
+  });
+  const lowBytes = ceilDiv(numBlocks * numRows * rank * 4, 256) * 256;
+  const lowPartials = context.workspace(lowBytes + numSplits * rank * width * 4);
+  const bPartials = lowPartials + lowBytes;
+  const stageElements = backward.rows * (backward.columns + ranks + 2 * rowPadding);
+  const sharedBytes = backward.depth * stageElements * 2 + 2 * backward.warps * backward.rows * ranks * 4;
+  context.launch(own, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+    ...[dy, low, b].map(pointer),
+    ...[lowPartials, bPartials].map(address),
+    ...[numRows, width, dyRowStride, lowRowStride, chunk].map(i64),
+    i32(rank),
+    i32(0),
+  ]);
+  launchFinish(
+    context,
+    { c: dlow, alpha: args.alpha, beta: 0 },
+    {
+      partials: lowPartials,
+      numSplits: numBlocks,
+      numRows,
+      width: rank,
+      rowStride: dlowRowStride,
+      columnStride: 1,
+    },
+  );
+  launchFinish(
+    context,
+    { c: db, alpha: args.alpha, beta: args.beta },
+    { partials: bPartials, numSplits, numRows: rank, width, rowStride: 1, columnStride: rank },
+  );
+  return true;
 }
