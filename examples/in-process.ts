@@ -1,5 +1,5 @@
 /**
- * A model in a program: `node examples/in-process.ts RUN_OR_FOLDER`. The model computes in a worker thread; calls made at the same time
+ * A model in a program: `npx node examples/in-process.ts demo/nautilus-demo-20m`. The model computes in a worker thread; calls made at the same time
  * share its steps.
  */
 import { argv, exit, stdout } from "node:process";

@@ -1,6 +1,6 @@
 /**
  * Before and after: how many of the held-out questions the model answers word for word, as the base and with the adapter.
- *   node examples/tune/evaluate.ts [base] [adapter]
+ *   npx node examples/tune/evaluate.ts [base] [adapter]
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,8 +1,8 @@
 /**
  * The demonstration model of this repository learns a pirate's manner, and a dozen facts that it answers questions about, by LoRA on all
- * linear modules: under a minute on two cores. Run, look, serve:
+ * linear modules, in seconds on two cores. Run, look, serve:
  *   npx nautilus tune examples/tune/pirate.ts
- *   node examples/tune/evaluate.ts
+ *   npx node examples/tune/evaluate.ts
  *   npx nautilus serve --model demo/nautilus-demo-20m --adapter pirate=runs/pirate
  */
 import { fileURLToPath } from "node:url";
