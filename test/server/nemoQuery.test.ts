@@ -91,7 +91,7 @@ describe("NemoQuery", () => {
     await withServer(new FakeEngine(), async ({ url }) => {
       const asked = { prompts: ["a"], init_timeout: 0 };
       await expect(new NemoQuery({ url, model_name: "other" }).query_llm(asked)).rejects.toThrow(
-        /status 4\d\d from \/v2\/models\/other\/ready/,
+        /status 4\d\d from \/v2\/models\/other\/ready \(the server has .*\bfake\b/,
       );
       const nq = new NemoQuery({ url, model_name: "fake" });
       await expect(nq.query_llm({ ...asked, temperature: -1 })).rejects.toThrow(

@@ -43,6 +43,9 @@ const configSchema = z.looseObject({
   model_transaction_policy: z.looseObject({ decoupled: z.boolean().default(false) }).optional(),
 });
 
+/** Of Triton's "Model Repository Extension". */
+const indexSchema = z.array(z.looseObject({ name: z.string() }));
+
 export interface InferenceHttpOptions {
   /** "localhost:8000", or with http:// or https:// before it. */
   url: string;
@@ -91,10 +94,30 @@ export class InferenceHttp {
         throw new QueryError(
           "query",
           `expected model '${this.#modelName}' at ${this.#base} to be ready within ${timeoutMs / 1000} s, got ${reason}`,
-          { hint: "check the address, the model's name, and that the server runs" },
+          { hint: await this.#hint(paths[next]) },
         );
       }
       await delay(pollMs);
+    }
+  }
+
+  /** What to check when `path` was not ready: a server that runs may tell which models it has. */
+  async #hint(path: string): Promise<string> {
+    const plain = "check the address, the model's name, and that the server runs";
+    if (!path.startsWith(this.#modelPath)) return plain;
+    try {
+      const response = await fetch(`${this.#base}/v2/repository/index`, {
+        method: "POST",
+        headers: this.#headers,
+        signal: AbortSignal.timeout(shortestProbeMs),
+      });
+      const known = indexSchema.parse(await response.json()).map(({ name }) => name);
+      // The form of a model that streams stands under its own name.
+      const names = known.filter((name) => !name.endsWith(":streaming"));
+      return names.length === 0 ? "the server has no models" : `the server has ${names.join(", ")}`;
+    } catch {
+      // An older protocol, or no permission: the sentence does without.
+      return plain;
     }
   }
 
