@@ -1,7 +1,8 @@
 /**
  * The products that a LoRA adds to each projection of the 8.54 B model in a training step: milliseconds and GB/s by our kernels and by
- * cuBLASLt, and the share of what a copy reaches. Bytes are those of one pass over each large matrix. With `--products`, also
- * what the frozen weight's own product costs when it adds to what is there, so that the update could be written first.
+ * cuBLASLt, and the share of what a copy reaches. Bytes are those of one pass over each large matrix. Then the largest matrix of a block
+ * from NF4 to bf16, which QLoRA does three times a step. With `--products`, also what the frozen weight's own product costs when it adds to
+ * what is there, so that the update could be written first, which then costs one pass less.
  *
  * usage: node bench/thin-products.ts [--rows 16384] [--rank 16] [--products]
  * Limit: 4,300 GB/s, read and written, is what a copy reaches on an H200 (data sheet: 4,800).
@@ -214,9 +215,29 @@ for (const projection of projections) {
   );
 }
 
+{
+  const numElements = 16_384 * 4096;
+  const bytes = (numElements / 2) * (1 + 1 / 32) + 2 * numElements;
+  const as = (dtype: "u8" | "f32"): TensorArgument => ({ ...randomMatrix(numElements / 2), dtype });
+  const weight = { codes: as("u8"), scaleCodes: as("u8"), scaleTable: as("f32"), scaleScales: as("f32") };
+  const layout = { numRows: 16_384, width: 4096, groupSize: 64, format: 1, scaleOffset: 0.5 };
+  const ms = timed([{ ...weight, ...layout, y }], (args) => device.run("dequantise", args));
+  console.log(`NF4 to bf16, 16384 x 4096: ${ms.toFixed(3)} ms, ${(bytes / ms / 1e6).toFixed(0)} GB/s`);
+}
+
 if (values.products) {
   const weight = randomMatrix(12_288 * 4096);
-  for (const { label, numInputs, numOutputs } of projections.slice(0, 2)) {
+  for (const projection of projections.slice(0, 2)) {
+    const { label, numInputs, numOutputs } = projection;
+    for (const { label: update, products } of operationsOf(projection).filter(
+      (operation) => operation.label.includes("y += ") || operation.label.includes("dx += "),
+    ))
+      console.log(
+        `${label} ${update}: assigned instead of added ${timed(
+          products.map((product) => ({ ...product, beta: 0 })),
+          own,
+        ).toFixed(3)} ms`,
+      );
     for (const isBackward of [false, true]) {
       const [n, k] = isBackward ? [numInputs, numOutputs] : [numOutputs, numInputs];
       const shape = { m: numRows, n, k, lda: k, ldb: numInputs, ldc: n, transposeA: 0, alpha: 1 };

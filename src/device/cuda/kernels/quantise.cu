@@ -123,3 +123,57 @@ extern "C" __global__ void __launch_bounds__(threads)
     }
   }
 }
+
+// As dequantise where every row is whole groups of 2^group_shift elements, at least eight, and everything is aligned: elements follow
+// one another, so that no row needs to be known and nothing is divided. A thread takes `batch` pieces, a block's width apart.
+constexpr int batch = 4;
+
+extern "C" __global__ void __launch_bounds__(threads)
+    dequantise_whole(const uint8_t* __restrict__ codes, T* __restrict__ y, const __grid_constant__ Scales scales,
+                     int64_t num_pieces, int group_shift, int format) {
+  __shared__ float values[16];
+  fill_values(values, format);
+  __syncthreads();
+  const int64_t first = blockIdx.x * int64_t(threads * batch) + threadIdx.x;
+  uint2 raw[batch];
+  float scale[batch];
+#pragma unroll
+  for (int j = 0; j < batch; j++) {
+    const int64_t i = first + j * threads;
+    raw[j] = {0, 0};
+    scale[j] = 0.0f;
+    if (i >= num_pieces) continue;
+    if (format == format_int8) {
+      raw[j] = load_8_streaming(codes + i * piece);
+    } else {
+      raw[j].x = reinterpret_cast<const uint32_t*>(codes)[i];
+    }
+    scale[j] = scale_of(scales, i * piece >> group_shift);
+  }
+#pragma unroll
+  for (int j = 0; j < batch; j++) {
+    const int64_t i = first + j * threads;
+    if (i >= num_pieces) return;
+    float decoded[piece];
+#pragma unroll
+    for (int k = 0; k < piece; k++) {
+      float value;
+      if (format == format_int8) {
+        const uint32_t word = k < 4 ? raw[j].x : raw[j].y;
+        value = static_cast<float>(static_cast<int8_t>(word >> (8 * (k & 3)) & 0xff));
+      } else {
+        // The first of two codes is in the high half of its byte.
+        value = values[raw[j].x >> (8 * (k >> 1) + ((k & 1) == 0 ? 4 : 0)) & 15];
+      }
+      decoded[k] = scale[j] * value;
+    }
+    constexpr int pack = Pack<T>::count;
+#pragma unroll
+    for (int k = 0; k < piece; k += pack) {
+      float part[pack];
+#pragma unroll
+      for (int p = 0; p < pack; p++) part[p] = decoded[k + p];
+      store_pack(y + i * piece + k, pack_of(part));
+    }
+  }
+}

@@ -17,10 +17,13 @@ import { ceilDiv } from "./grid.ts";
 
 const quantiseKernel = perFloat("quantise.cu", "quantise");
 const dequantiseKernel = perFloat("quantise.cu", "dequantise");
+const dequantiseWhole = perFloat("quantise.cu", "dequantise_whole");
 
 const threads = 256;
 /** Elements of dequantise's threads. */
 const pieceElements = 8;
+/** Pieces of a thread of dequantise_whole. */
+const batch = 4;
 const mostBlocks = 16_384;
 
 /** Lines of the weight that a warp takes, warps of a block, and rows of x that a block may take. */
@@ -83,6 +86,25 @@ export const quantiseKernels = {
   dequantise: (context, { codes, y, numRows, width, groupSize, format, ...scales }) => {
     const words = new BigInt64Array(scalesWords);
     putScales(words, 0, scales);
+    const isWhole =
+      width % groupSize === 0 &&
+      groupSize >= pieceElements &&
+      Number.isInteger(Math.log2(groupSize)) &&
+      addressOf(codes) % 8 === 0 &&
+      addressOf(y) % 16 === 0;
+    if (isWhole) {
+      const numPieces = (numRows * width) / pieceElements;
+      const shape = { grid: ceilDiv(numPieces, threads * batch), block: threads };
+      context.launch(dequantiseWhole[floatDtype("dequantise", y)], shape, [
+        pointer(codes),
+        pointer(y),
+        structure(new Uint8Array(words.buffer), 8),
+        i64(numPieces),
+        i32(Math.log2(groupSize)),
+        i32(format),
+      ]);
+      return;
+    }
     const grid = Math.min(mostBlocks, ceilDiv(numRows * ceilDiv(width, pieceElements), threads));
     context.launch(dequantiseKernel[floatDtype("dequantise", y)], { grid, block: threads }, [
       pointer(codes),

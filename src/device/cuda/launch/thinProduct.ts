@@ -96,14 +96,11 @@ export function runThinProduct(context: LaunchContext, args: Product): boolean {
 export function launchThinProduct(context: LaunchContext, args: Product): boolean {
   switch (thinFormOf(args)) {
     case "down":
-      launchDown(context, args);
-      return true;
+      return launchDown(context, args);
     case "up":
-      launchUp(context, args);
-      return true;
+      return launchUp(context, args);
     case "gradient":
-      launchGradient(context, args);
-      return true;
+      return launchGradient(context, args);
     case undefined:
       return false;
   }
@@ -128,7 +125,7 @@ export function splitSum(
 
 const isBf16 = ({ c }: Pick<Product, "c">): KernelParameter => i32(Number(c.dtype === "bf16"));
 
-function launchDown(context: LaunchContext, args: Product): void {
+function launchDown(context: LaunchContext, args: Product): boolean {
   const { a, b, c, m, n, k, lda, ldb, ldc, transposeB, alpha, beta } = args;
   const own = kernelsFor(n);
   const ranks = 16 * ceilDiv(n, 16);
@@ -138,10 +135,11 @@ function launchDown(context: LaunchContext, args: Product): void {
     numMultiprocessors: context.multiprocessorCount,
     granularity: down.columns,
   });
-  const partials = numSplits === 1 ? 0 : context.workspace(numSplits * m * n * 4);
   const wideStride = down.columns + rowPadding;
   const thinElements = Math.max(ranks * wideStride, down.columns * (ranks + rowPadding));
   const sharedBytes = down.depth * (down.rows * wideStride + thinElements) * 2;
+  if (sharedBytes > context.sharedMemoryLimit) return false;
+  const partials = numSplits === 1 ? 0 : context.workspace(numSplits * m * n * 4);
   context.launch(own.down[transposeB], { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
     pointer(a),
     pointer(b),
@@ -162,9 +160,10 @@ function launchDown(context: LaunchContext, args: Product): void {
       rowStride: ldc,
       columnStride: 1,
     });
+  return true;
 }
 
-function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...rest }: Product): void {
+function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...rest }: Product): boolean {
   const grid = [ceilDiv(n, up.columns), ceilDiv(m, up.rows)] as const;
   context.launch(kernelsFor(k).up[rest.transposeB], { grid, block: threads }, [
     pointer(a),
@@ -176,9 +175,10 @@ function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...
     f32(rest.alpha),
     f32(rest.beta),
   ]);
+  return true;
 }
 
-function launchGradient(context: LaunchContext, args: Product): void {
+function launchGradient(context: LaunchContext, args: Product): boolean {
   const { a, b, m, n, k, lda, ldb, ldc } = args;
   const isLeftThin = m <= mostRanks;
   const [rank, width] = isLeftThin ? [m, n] : [n, m];
@@ -190,9 +190,10 @@ function launchGradient(context: LaunchContext, args: Product): void {
     numMultiprocessors: context.multiprocessorCount,
     granularity: gradient.rows,
   });
-  const partials = context.workspace(numSplits * rank * width * 4);
   const stageElements = gradient.rows * (gradient.columns + ranks + 2 * rowPadding);
   const sharedBytes = gradient.depth * stageElements * 2;
+  if (sharedBytes > context.sharedMemoryLimit) return false;
+  const partials = context.workspace(numSplits * rank * width * 4);
   const [thin, wide] = isLeftThin ? [a, b] : [b, a];
   const strides = isLeftThin ? [lda, ldb] : [ldb, lda];
   context.launch(own.gradient, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
@@ -211,6 +212,7 @@ function launchGradient(context: LaunchContext, args: Product): void {
     rowStride: isLeftThin ? ldc : 1,
     columnStride: isLeftThin ? 1 : ldc,
   });
+  return true;
 }
 
 interface Sums {
@@ -274,11 +276,12 @@ export function launchLowRankBackward(context: LaunchContext, args: Gradients): 
     numMultiprocessors: context.multiprocessorCount,
     granularity: backward.rows,
   });
+  const stageElements = backward.rows * (backward.columns + ranks + 2 * rowPadding);
+  const sharedBytes = backward.depth * stageElements * 2 + 2 * backward.warps * backward.rows * ranks * 4;
+  if (sharedBytes > context.sharedMemoryLimit) return false;
   const lowBytes = ceilDiv(numBlocks * numRows * rank * 4, 256) * 256;
   const lowPartials = context.workspace(lowBytes + numSplits * rank * width * 4);
   const bPartials = lowPartials + lowBytes;
-  const stageElements = backward.rows * (backward.columns + ranks + 2 * rowPadding);
-  const sharedBytes = backward.depth * stageElements * 2 + 2 * backward.warps * backward.rows * ranks * 4;
   context.launch(own, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
     ...[dy, low, b].map(pointer),
     ...[lowPartials, bPartials].map(address),
