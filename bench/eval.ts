@@ -38,7 +38,7 @@ const { values } = parseArgs({
     },
     head: { type: "string" },
     "step-rows": { type: "string" },
-    "cache-tokens": { type: "string", default: "65536" },
+    "cache-tokens": { type: "string" },
     "pretend-rate": { type: "string", default: "44450" },
     json: { type: "boolean", default: false },
   },
@@ -47,7 +47,7 @@ const { values } = parseArgs({
 const isPretended = values.device === "pretend";
 const isGpu = isPretended || values.device === "cuda";
 const maxContext = 4096;
-const cacheTokens = Number(values["cache-tokens"]);
+const cacheTokens = Number(values["cache-tokens"] ?? (isGpu ? 131_072 : 65_536));
 const maxStepRows = Number(values["step-rows"] ?? (isGpu ? 4096 : 512));
 const tokenizer = openTokenizer();
 const store = new DataStore({ folders: [values.data] });

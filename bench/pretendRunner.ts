@@ -65,10 +65,11 @@ function outputOf({
   const { outputs } = sequence.task;
   if (outputBegin === outputEnd || outputs?.kind !== "logprobs") return undefined;
   const ranked = (token: number) => ({ token, logprob: -1, rank: token % 2, mostLikely: [] });
-  const { position, tokens } = outputs.alternatives;
   return {
     kind: "logprobs",
     tokens: sequence.tokens.slice(outputBegin + 1, outputEnd + 1).map(ranked),
-    alternatives: outputBegin <= position && position < outputEnd ? tokens.map(ranked) : [],
+    alternatives: outputs.alternatives
+      .filter(({ position }) => outputBegin <= position && position < outputEnd)
+      .map(({ token }) => ranked(token)),
   };
 }

@@ -243,27 +243,39 @@ describe.each(["reference", "cpu"] as const)("the engine on %s", (kind) => {
   it("measures alternatives to a prompt token where it stands, in whichever piece that is", async () => {
     for (const maxStepRows of [64, 3, 1]) {
       await withEngine(kind, { maxStepRows, maxLogitsBytes: 1 }, async (engine, context, decoder) => {
-        const promptAlternatives = [0, 33, 63];
+        const promptAlternatives = [
+          { at: 4, token: 0 },
+          { at: 4, token: 33 },
+          { at: 7, token: 63 },
+          { at: 8, token: 1 },
+        ];
         const asked = request(
           promptA,
           { maxTokens: 0 },
           { promptLogprobs: 0, promptLogprobsFrom: 4, promptAlternatives },
         );
-        const row = forwardLogprobs(context, decoder, promptA)[3];
+        const rows = forwardLogprobs(context, decoder, promptA);
         // The second reads what is cached before the row.
         for (const _ of [1, 2]) {
           const [{ prompt, alternatives }] = await collect(engine, [asked]);
           expect(prompt?.map(({ token }) => token)).toEqual(promptA.slice(4));
-          expect(alternatives.map(({ token }) => token)).toEqual(promptAlternatives);
-          for (const { token, logprob, rank } of alternatives) {
+          expect(alternatives.length).toBe(promptAlternatives.length);
+          for (const [index, { token, logprob, rank }] of alternatives.entries()) {
+            expect(token).toBe(promptAlternatives[index].token);
+            const row = rows[promptAlternatives[index].at - 1];
             expect(logprob).toBeCloseTo(row[token], 4);
             expect(rank).toBe(row.filter((other) => other > row[token]).length);
           }
         }
         for (const [unscored, message] of [
-          [{ promptLogprobs: undefined }, "expected alternatives to a scored prompt token"],
-          [{ promptLogprobsFrom: promptA.length }, "expected alternatives to a scored prompt token"],
-          [{ promptAlternatives: [64] }, "expected alternative tokens from 0 to 63, got 64"],
+          [{ promptLogprobs: undefined }, "expected alternatives to scored prompt tokens"],
+          [{ promptLogprobsFrom: 5 }, "in their order (those from 5 to 8), got one at 4"],
+          [{ promptAlternatives: [{ at: 9, token: 1 }] }, "(those from 4 to 8), got one at 9"],
+          [{ promptAlternatives: [5, 4].map((at) => ({ at, token: 1 })) }, "from 5 to 8), got one at 4"],
+          [
+            { promptAlternatives: [{ at: 4, token: 64 }] },
+            "expected alternative tokens from 0 to 63, got 64",
+          ],
         ] as const)
           await expect(collect(engine, [{ ...asked, ...unscored }])).rejects.toThrow(message);
       });

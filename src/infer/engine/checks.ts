@@ -32,6 +32,25 @@ function checkToken(what: string, token: number, vocabSize: number): void {
   throw new RequestError("engine", `expected ${what} tokens from 0 to ${vocabSize - 1}, got ${token}`);
 }
 
+function checkAlternatives(
+  { prompt, promptLogprobs, promptLogprobsFrom: from = 1, promptAlternatives = [] }: EngineRequest,
+  info: EngineModelInfo,
+): void {
+  let last = from;
+  for (const { at, token } of promptAlternatives) {
+    if (promptLogprobs === undefined || !Number.isInteger(at) || at < last || at >= prompt.length) {
+      const scored = promptLogprobs === undefined ? "none" : `those from ${last} to ${prompt.length - 1}`;
+      throw new RequestError(
+        "engine",
+        `expected alternatives to scored prompt tokens, in their order (${scored}), got one at ${at}`,
+        { hint: "promptLogprobs and promptLogprobsFrom say which tokens are scored" },
+      );
+    }
+    last = at;
+    checkToken("alternative", token, info.vocabSize);
+  }
+}
+
 /** Throws RequestError. */
 export function checkRequest(request: EngineRequest, info: EngineModelInfo): void {
   const { prompt, sampling, numLogprobs, promptLogprobs, promptLogprobsFrom } = request;
@@ -50,13 +69,7 @@ export function checkRequest(request: EngineRequest, info: EngineModelInfo): voi
       hint: "the first token has nothing before it",
     });
   }
-  const { promptAlternatives = [] } = request;
-  if (promptAlternatives.length > 0 && (promptLogprobs === undefined || from >= prompt.length)) {
-    throw new RequestError("engine", "expected alternatives to a scored prompt token, got none scored", {
-      hint: "promptLogprobs and promptLogprobsFrom say which tokens are scored",
-    });
-  }
-  for (const token of promptAlternatives) checkToken("alternative", token, info.vocabSize);
+  checkAlternatives(request, info);
   for (const [token] of sampling.logitBias) checkToken("logit bias", token, info.vocabSize);
   for (const token of request.endTokens ?? []) checkToken("end", token, info.vocabSize);
 }

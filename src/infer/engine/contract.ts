@@ -30,15 +30,21 @@ export interface EngineRequest {
    */
   promptLogprobsFrom?: number | undefined;
   /**
-   * Other tokens that might stand where the first prompt token with a log-probability stands, and whose log-probabilities are wanted too:
+   * Other tokens whose log-probabilities are wanted too, each at the index of a prompt token that has one, in the order of these:
    * choices after one context cost one reading of it.
    */
-  promptAlternatives?: readonly number[] | undefined;
+  promptAlternatives?: readonly PromptAlternative[] | undefined;
   constraint?: OutputConstraint | undefined;
   /** Name of a loaded adapter; undefined: the base model. */
   adapter?: string | undefined;
   /** Higher goes first; equal ones in order of arrival. Default 0. */
   priority?: number;
+}
+
+/** What might stand in the place of a prompt token. */
+export interface PromptAlternative {
+  readonly at: number;
+  readonly token: number;
 }
 
 export interface TokenLogprobs {

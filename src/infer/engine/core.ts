@@ -138,7 +138,10 @@ export class EngineCore implements Engine {
           : {
               kind: "logprobs",
               numMostLikely: request.promptLogprobs,
-              alternatives: { position: begin, tokens: request.promptAlternatives ?? [] },
+              alternatives: (request.promptAlternatives ?? []).map(({ at, token }) => ({
+                position: promptPrefix.length + at - 1,
+                token,
+              })),
             },
       allowedTokens: constraint && constrainedTokens(constraint, { sampling, endTokens: ends }),
       adapter: adapter === undefined ? 0 : this.#adapters.indexOf(adapter),

@@ -28,7 +28,7 @@ import { promptTokens } from "../generateText.ts";
 import { parseSampling } from "../sampling.ts";
 import { idsOf, pairTokens, prefixToken, rollingWindows } from "./pairs.ts";
 import type { ScoredTokens } from "./pairs.ts";
-import { planReads } from "./reads.ts";
+import { planReads, ReadProgress } from "./reads.ts";
 
 export interface EngineLanguageModelOptions {
   /** For reports. */
@@ -163,41 +163,32 @@ export class EngineLanguageModel implements LanguageModel {
     { signal }: RequestOptions,
     onScored: (index: number) => void,
   ): Promise<Loglikelihood[]> {
-    const { reads, numReads } = planReads(sequences);
-    const numMissing = [...numReads];
-    const firsts: (TokenLogprobs | undefined)[] = sequences.map(() => undefined);
-    const rests: (readonly TokenLogprobs[])[] = sequences.map(() => []);
-    const told = (index: number): void => {
-      if (--numMissing[index] === 0) onScored(index);
-    };
+    const { reads, places } = planReads(sequences);
+    const scores: TokenLogprobs[] = [];
+    const progress = new ReadProgress(reads, places);
     await this.#forEach(reads.keys(), async (place) => {
       signal?.throwIfAborted();
-      const { tokens, from, index, alternatives } = reads[place];
+      const read = reads[place];
       const request: EngineRequest = {
-        prompt: Array.from(tokens),
+        prompt: Array.from(read.tokens),
         sampling: scoring,
         promptLogprobs: 0,
-        promptLogprobsFrom: from,
-        promptAlternatives: [...alternatives.keys()],
+        promptLogprobsFrom: read.from,
+        promptAlternatives: read.alternatives,
         adapter: this.#adapter,
       };
       for await (const event of this.#engine.generate(request, signal)) {
         if (event.type === "prompt") {
-          rests[index] = event.logprobs;
-          for (const alternative of event.alternatives)
-            for (const other of alternatives.get(alternative.token) ?? []) firsts[other] = alternative;
+          for (const [i, score] of event.logprobs.entries()) scores[read.places[i]] = score;
+          for (const [i, score] of event.alternatives.entries()) scores[read.alternatives[i].place] = score;
         } else if (event.type === "end" && event.reason === "aborted") {
           signal?.throwIfAborted();
           throw new RequestError("engine", "expected a whole likelihood, got a request that was aborted");
         }
       }
-      told(index);
-      for (const other of [...alternatives.values()].flat()) told(other);
+      for (const index of progress.finish(place)) onScored(index);
     });
-    return rests.map((rest, index) => {
-      const first = firsts[index];
-      return likelihoodOf(first === undefined ? rest : [first, ...rest]);
-    });
+    return places.map((list) => likelihoodOf(list.map((place) => scores[place])));
   }
 
   /** Runs `work` for all, so many at once. Rejects with the first error, when all that was begun has ended. */

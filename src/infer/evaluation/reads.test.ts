@@ -1,4 +1,4 @@
-/** Reads cover every likelihood: each scored token of each sequence is told once, by the row before it, whatever the contexts are. */
+/** Reads cover every likelihood: each scored token of each sequence is told, after the tokens before it, and each row is asked once. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { ScoredTokens } from "./pairs.ts";
@@ -12,58 +12,77 @@ const sequence = fc
       .map((from): ScoredTokens => ({ tokens: Int32Array.from(tokens), from })),
   );
 
+/** By place: the tokens up to the scored one. */
+function toldBy({ reads }: ReturnType<typeof planReads>): Map<number, string> {
+  const told = new Map<number, string>();
+  const tell = (place: number, tokens: readonly number[]): void => {
+    expect(told.has(place)).toBe(false);
+    told.set(place, tokens.join(" "));
+  };
+  for (const { tokens, from, places, alternatives } of reads) {
+    expect(places.length).toBe(tokens.length - from);
+    for (const [i, place] of places.entries()) tell(place, Array.from(tokens.subarray(0, from + i + 1)));
+    for (const { at, token, place } of alternatives) {
+      expect(at).toBeGreaterThanOrEqual(from);
+      expect(at).toBeLessThan(tokens.length);
+      tell(place, [...tokens.subarray(0, at), token]);
+    }
+    expect(alternatives.map(({ at }) => at)).toEqual(
+      alternatives.map(({ at }) => at).toSorted((a, b) => a - b),
+    );
+  }
+  return told;
+}
+
 describe("reads of sequences that share contexts", () => {
-  it("tell every scored token once, after the tokens before it", () => {
+  it("tell every scored token after the tokens before it", () => {
     fc.assert(
       fc.property(fc.array(sequence, { maxLength: 12 }), (sequences) => {
-        const { reads, numReads } = planReads(sequences);
-        const told = sequences.map((): number[][] => []);
-        const readsOf = sequences.map(() => 0);
-        for (const { tokens, from, index, alternatives } of reads) {
-          readsOf[index]++;
-          for (let end = from; end < tokens.length; end++)
-            told[index].push(Array.from(tokens.subarray(0, end + 1)));
-          for (const [token, others] of alternatives)
-            for (const other of others) {
-              readsOf[other]++;
-              told[other].push([...tokens.slice(0, from), token]);
-            }
-        }
+        const plan = planReads(sequences);
+        const told = toldBy(plan);
+        expect(told.size).toBe(plan.numPlaces);
         for (const [index, { tokens, from }] of sequences.entries()) {
-          const expected = Array.from(tokens.slice(from), (_, i) =>
-            Array.from(tokens.subarray(0, from + i + 1)),
+          const expected = Array.from(tokens.subarray(from), (_, i) =>
+            tokens.subarray(0, from + i + 1).join(" "),
           );
-          expect(told[index].toSorted((a, b) => a.length - b.length)).toEqual(expected);
+          expect(plan.places[index].map((place) => told.get(place))).toEqual(expected);
         }
-        expect(readsOf).toEqual(numReads);
       }),
     );
   });
 
-  it("are one for a question whose choices are single tokens, and one more for each longer choice", () => {
-    const context = [5, 6, 7];
-    const sequences = [[1], [2], [3, 4], [2], [3, 9]].map((choice) => ({
-      tokens: Int32Array.of(...context, ...choice),
-      from: 3,
+  it("tell each token of one context once, and read each row once", () => {
+    const continuations = fc.array(fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 1, maxLength: 5 }), {
+      minLength: 1,
+      maxLength: 12,
+    });
+    fc.assert(
+      fc.property(continuations, (list) => {
+        const plan = planReads(list.map((tokens) => ({ tokens: Int32Array.of(9, ...tokens), from: 1 })));
+        const told = [...toldBy(plan).values()];
+        expect(new Set(told).size).toBe(told.length);
+        const rows = plan.reads.flatMap(({ tokens, from, places }) =>
+          places.map((_, i) => tokens.subarray(0, from + i).join(" ")),
+        );
+        expect(new Set(rows).size).toBe(rows.length);
+        expect(new Set(rows)).toEqual(
+          new Set(told.map((tokens) => tokens.split(" ").slice(0, -1).join(" "))),
+        );
+      }),
+    );
+  });
+
+  it("are one for a question whose choices differ in one token", () => {
+    const sequences = [[1], [2], [3], [4]].map((choice) => ({
+      tokens: Int32Array.of(5, 6, 7, ...choice),
+      from: 2,
     }));
     const { reads } = planReads(sequences);
-    expect(
-      reads.map(({ tokens, from, alternatives }) => ({
-        tokens: Array.from(tokens.subarray(3)),
-        from,
-        alternatives: [...alternatives],
-      })),
-    ).toEqual([
-      {
-        tokens: [1],
-        from: 3,
-        alternatives: [
-          [2, [1, 3]],
-          [3, [2, 4]],
-        ],
-      },
-      { tokens: [3, 4], from: 4, alternatives: [] },
-      { tokens: [3, 9], from: 4, alternatives: [] },
+    expect(reads.map(({ tokens, from }) => [Array.from(tokens), from])).toEqual([[[5, 6, 7, 1], 2]]);
+    expect(reads[0].alternatives.map(({ at, token }) => [at, token])).toEqual([
+      [3, 2],
+      [3, 3],
+      [3, 4],
     ]);
   });
 });

@@ -78,8 +78,8 @@ function measuredRows(pieces: readonly Piece[]): MeasuredRows {
         rows.push(firstRow + position - start);
         targets.push(sequence.tokens[position + 1]);
       }
-      for (const token of alternativesIn(piece)) {
-        rows.push(firstRow + outputs.alternatives.position - start);
+      for (const { position, token } of alternativesIn(piece)) {
+        rows.push(firstRow + position - start);
         targets.push(token);
       }
     }
@@ -90,11 +90,14 @@ function measuredRows(pieces: readonly Piece[]): MeasuredRows {
 }
 
 /** The alternatives that this piece's outputs answer. */
-function alternativesIn({ sequence, outputBegin, outputEnd }: Piece): readonly number[] {
+function alternativesIn({
+  sequence,
+  outputBegin,
+  outputEnd,
+}: Piece): readonly { readonly position: number; readonly token: number }[] {
   const { outputs } = sequence.task;
   if (outputs?.kind !== "logprobs") return [];
-  const { position, tokens } = outputs.alternatives;
-  return outputBegin <= position && position < outputEnd ? tokens : [];
+  return outputs.alternatives.filter(({ position }) => outputBegin <= position && position < outputEnd);
 }
 
 function rankRows(

@@ -8,8 +8,8 @@ export type OutputKind =
   | {
       kind: "logprobs";
       numMostLikely: number;
-      /** Tokens measured besides the one that follows the row of this position. */
-      alternatives: { position: number; tokens: readonly number[] };
+      /** Tokens measured besides the one that follows the row of a position; in the order of positions. */
+      alternatives: readonly { readonly position: number; readonly token: number }[];
     }
   /** The sum of the hidden states after the final norm. */
   | { kind: "hidden" };
