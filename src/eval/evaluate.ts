@@ -89,7 +89,8 @@ export async function evaluate(
     numUnderWay: 0,
     numAll: planned.reduce((sum, entry) => sum + numRequestsOf(entry), 0),
   };
-  await runTasks(model, planned, options, totals);
+  const { requestsAtOnce = 2048 } = options;
+  await runTasks(model, planned, { ...options, requestsAtOnce }, totals);
   const results = planned.map((entry) => resultOf(entry, { ...options, openOptions }));
   const isPartial = results.some(({ samples, numScored }) => samples.length < numScored);
   return {
@@ -129,35 +130,47 @@ interface Totals {
   failure?: { error: unknown };
 }
 
-/** Two at a time, in order: the beginning of a task, which is one prompt, and its last requests leave the model's steps half empty. */
-const tasksAtOnce = 2;
+/**
+ * Tasks that run at once, in order: the beginning of one, which is one prompt, and its last requests leave the model's steps half empty.
+ * More than the fewest run while those that do have few requests.
+ */
+const fewestTasks = 2;
+const mostTasks = 4;
 
 /** Throws the first error when the pieces that were begun have ended. */
 async function runTasks(
   model: LanguageModel,
   planned: readonly PlannedTask[],
-  options: EvaluateOptions,
+  options: EvaluateOptions & { requestsAtOnce: number },
   totals: Totals,
 ): Promise<void> {
-  const queue = planned.values();
-  const runSome = async (): Promise<void> => {
-    for (const entry of queue) {
-      try {
-        await runTask(model, entry, options, totals);
-      } catch (error) {
+  const { requestsAtOnce, signal } = options;
+  const running = new Set<Promise<void>>();
+  let numRequests = 0;
+  for (const entry of planned) {
+    while (running.size >= (numRequests < requestsAtOnce ? mostTasks : fewestTasks))
+      await Promise.race(running);
+    if (totals.failure !== undefined || signal?.aborted === true) break;
+    const numOwn = Math.min(numRequestsOf(entry), requestsAtOnce);
+    numRequests += numOwn;
+    const run = runTask(model, entry, options, totals)
+      .catch((error: unknown) => {
         totals.failure ??= { error };
-      }
-      if (totals.failure !== undefined || options.signal?.aborted === true) return;
-    }
-  };
-  await Promise.all(Array.from({ length: tasksAtOnce }, runSome));
+      })
+      .finally(() => {
+        numRequests -= numOwn;
+        running.delete(run);
+      });
+    running.add(run);
+  }
+  await Promise.all(running);
   if (totals.failure !== undefined) throw totals.failure.error;
 }
 
 async function runTask(
   model: LanguageModel,
   { task, open, numScored, log, done }: PlannedTask,
-  { requestsAtOnce = 2048, signal, onProgress }: EvaluateOptions,
+  { requestsAtOnce, signal, onProgress }: EvaluateOptions & { requestsAtOnce: number },
   totals: Totals,
 ): Promise<void> {
   let numReported = 0;

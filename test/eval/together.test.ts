@@ -1,4 +1,4 @@
-/** Tasks share the model: two at a time, their samples, progress and errors kept apart. */
+/** Tasks share the model: a few at a time, their samples, progress and errors kept apart. */
 import { describe, expect, it } from "vitest";
 import { DataStore, evaluate, TaskRegistry } from "../../src/eval/index.ts";
 import type { OpenTask, Task } from "../../src/eval/index.ts";
@@ -99,6 +99,20 @@ describe("tasks at once", () => {
     });
     for (const [numDone, numAll] of seen) expect(numDone).toBeLessThanOrEqual(numAll);
     expect(seen.at(-1)).toEqual([13, 13]);
+  });
+
+  it("up to four run together while they have few requests", async () => {
+    for (const [requestsAtOnce, most] of [
+      [5, 2],
+      [7, 3],
+      [100, 4],
+    ]) {
+      const model = new SlowModel();
+      const many = ["a", "bb", "ccc", "d", "ee", "fff"].map((name) => madeTask(name, 3));
+      const result = await evaluate(model, { tasks: many, groups: [] }, store, { requestsAtOnce });
+      expect(model.mostAtOnce).toBe(most);
+      expect(result.tasks.map(({ samples }) => samples.length)).toEqual([3, 3, 3, 3, 3, 3]);
+    }
   });
 
   it("an error of one ends the others after the piece they are at", async () => {
