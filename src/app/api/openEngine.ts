@@ -39,8 +39,10 @@ export interface EngineSettings {
   blockSize?: number | undefined;
   /** Sequences that run at once. Default 256. */
   maxSequences?: number | undefined;
-  /** Rows of a step. Default 2048; 512 on the CPU, where a step is long. */
+  /** Rows of a step. Default 2048, 4096 where `favours` is "rate"; 512 on the CPU, where a step is long. */
   maxStepRows?: number | undefined;
+  /** Whether somebody waits for single tokens (default), or for the whole of many requests. */
+  favours?: "latency" | "rate" | undefined;
   /** Finds prompts in the cache. Default true. */
   reusesPrefixes?: boolean | undefined;
   /** Prepares now (graphs of all batch sizes, constrained output) what the first requests would wait for. Default false. */
@@ -90,7 +92,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         maxContext: settings.maxContext,
         blockSize: settings.blockSize,
         maxSequences: settings.maxSequences,
-        maxStepRows: settings.maxStepRows ?? (device.kind === "cuda" ? 2048 : 512),
+        maxStepRows: settings.maxStepRows ?? defaultStepRows(device, settings),
         reusesPrefixes: settings.reusesPrefixes,
         numVirtualTokens: adapter?.numVirtualTokens,
         warmsUp: settings.warmsUp,
@@ -113,6 +115,11 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
     closeDevice();
     throw error;
   }
+}
+
+function defaultStepRows({ kind }: Device, { favours = "latency" }: EngineSettings): number {
+  if (kind !== "cuda") return 512;
+  return favours === "rate" ? 4096 : 2048;
 }
 
 /** Room for adapters where any are wanted. Throws ConfigError, OutOfMemoryError. */

@@ -97,6 +97,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     adapter: options.adapter,
     tokenizer: options.tokenizer,
     maxStepRows: options.batchTokens,
+    favours: "rate",
   });
   const { engine, tokenizer, path } = open;
   const model = new EngineLanguageModel(engine, { name: path, tokenizer });
