@@ -42,6 +42,7 @@ struct Down {
 // Grid: blocks of down_rows rows, then splits.
 template <bool b_is_transposed>
 __device__ __forceinline__ void multiply_down(const Down& p) {
+  begin_after_previous();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int64_t first_row = blockIdx.x * int64_t(down_rows);
   const int64_t begin = blockIdx.y * p.chunk, end = smaller(begin + p.chunk, p.k);
@@ -157,6 +158,7 @@ struct Up {
 // Grid: blocks of up_columns columns, then of up_rows rows.
 template <bool b_is_transposed>
 __device__ __forceinline__ void multiply_up(const Up& p) {
+  begin_after_previous();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   const int64_t first_column = blockIdx.x * int64_t(up_columns) + warp % up_column_warps * (up_groups * up_group);
   const int64_t first_row = blockIdx.y * int64_t(up_rows) + warp / up_column_warps * (up_tiles * 16);
@@ -195,7 +197,8 @@ __device__ __forceinline__ void multiply_up(const Up& p) {
       }
     }
 
-#pragma unroll 2
+  // Two at a time spill registers at 64 ranks.
+#pragma unroll (RANKS > 48 ? 1 : 2)
   for (int tile = 0; tile < up_tiles; tile++) {
     const int64_t row = first_row + tile * 16 + g;
     if (first_row + tile * 16 >= p.m) break;
@@ -273,6 +276,7 @@ struct Gradient {
 
 // Grid: blocks of gradient_columns columns, then splits.
 extern "C" __global__ void __launch_bounds__(threads, 2) thin_gradient(const __grid_constant__ Gradient p) {
+  begin_after_previous();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int64_t first_column = blockIdx.x * int64_t(gradient_columns);
   const int64_t begin = blockIdx.y * p.chunk, end = smaller(begin + p.chunk, p.num_rows);
@@ -375,6 +379,7 @@ struct Backward {
 // Grid: blocks of backward_columns columns, then splits. A warp holds its 64 columns of b in registers; what the warps make of a row of dy
 // meets in shared memory, where a stage later each sum is added up by one thread.
 extern "C" __global__ void __launch_bounds__(threads, 1) thin_backward(const __grid_constant__ Backward p) {
+  begin_after_previous();
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   const int64_t first_column = blockIdx.x * int64_t(backward_columns);
   const int64_t begin = blockIdx.y * p.chunk, end = smaller(begin + p.chunk, p.num_rows);
@@ -497,7 +502,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1) thin_backward(const __g
 
 // ---- c[i, j] = alpha (the sum of the splits' partials[i, j]) + beta c[i, j] ----
 
-struct Finish {
+struct Sums {
   // (splits, rows, width)
   const float* partials;
   void* c;
@@ -506,7 +511,14 @@ struct Finish {
   float alpha, beta;
 };
 
-extern "C" __global__ void __launch_bounds__(threads) thin_finish(const __grid_constant__ Finish p) {
+struct Finish {
+  Sums sums[2];
+};
+
+// Grid: elements by threads, then which of the sums.
+extern "C" __global__ void __launch_bounds__(threads) thin_finish(const __grid_constant__ Finish finish) {
+  begin_after_previous();
+  const Sums& p = finish.sums[blockIdx.y];
   const int64_t num_elements = p.num_rows * p.width;
   const int64_t i = blockIdx.x * int64_t(threads) + threadIdx.x;
   if (i >= num_elements) return;

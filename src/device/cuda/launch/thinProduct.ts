@@ -13,11 +13,12 @@ import {
   i64,
   kernel,
   pointer,
+  structure,
   type KernelParameter,
   type KernelReference,
   type LaunchContext,
 } from "../launcher.ts";
-import { ceilDiv, clamp } from "./grid.ts";
+import { ceilDiv, clamp, overlapping } from "./grid.ts";
 
 type Product = OpArguments<"matmul">;
 
@@ -140,7 +141,8 @@ function launchDown(context: LaunchContext, args: Product): boolean {
   const sharedBytes = down.depth * (down.rows * wideStride + thinElements) * 2;
   if (sharedBytes > context.sharedMemoryLimit) return false;
   const partials = numSplits === 1 ? 0 : context.workspace(numSplits * m * n * 4);
-  context.launch(own.down[transposeB], { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+  const shape = overlapping(context, { grid: [numBlocks, numSplits], block: threads, sharedBytes });
+  context.launch(own.down[transposeB], shape, [
     pointer(a),
     pointer(b),
     pointer(c),
@@ -152,20 +154,15 @@ function launchDown(context: LaunchContext, args: Product): boolean {
     f32(beta),
   ]);
   if (numSplits > 1)
-    launchFinish(context, args, {
-      partials,
-      numSplits,
-      numRows: m,
-      width: n,
-      rowStride: ldc,
-      columnStride: 1,
-    });
+    launchFinish(context, [
+      { ...args, partials, numSplits, numRows: m, width: n, rowStride: ldc, columnStride: 1 },
+    ]);
   return true;
 }
 
 function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...rest }: Product): boolean {
   const grid = [ceilDiv(n, up.columns), ceilDiv(m, up.rows)] as const;
-  context.launch(kernelsFor(k).up[rest.transposeB], { grid, block: threads }, [
+  context.launch(kernelsFor(k).up[rest.transposeB], overlapping(context, { grid, block: threads }), [
     pointer(a),
     pointer(b),
     pointer(c),
@@ -196,7 +193,8 @@ function launchGradient(context: LaunchContext, args: Product): boolean {
   const partials = context.workspace(numSplits * rank * width * 4);
   const [thin, wide] = isLeftThin ? [a, b] : [b, a];
   const strides = isLeftThin ? [lda, ldb] : [ldb, lda];
-  context.launch(own.gradient, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+  const shape = overlapping(context, { grid: [numBlocks, numSplits], block: threads, sharedBytes });
+  context.launch(own.gradient, shape, [
     pointer(thin),
     pointer(wide),
     address(partials),
@@ -204,18 +202,13 @@ function launchGradient(context: LaunchContext, args: Product): boolean {
     i32(rank),
     i32(0),
   ]);
-  launchFinish(context, args, {
-    partials,
-    numSplits,
-    numRows: rank,
-    width,
-    rowStride: isLeftThin ? ldc : 1,
-    columnStride: isLeftThin ? 1 : ldc,
-  });
+  const [rowStride, columnStride] = isLeftThin ? [ldc, 1] : [1, ldc];
+  launchFinish(context, [{ ...args, partials, numSplits, numRows: rank, width, rowStride, columnStride }]);
   return true;
 }
 
-interface Sums {
+/** c = alpha (the sum over the splits) + beta c. */
+interface Sums extends Pick<Product, "c" | "alpha" | "beta"> {
   /** Address of f32 (numSplits, numRows, width). */
   readonly partials: number;
   readonly numSplits: number;
@@ -226,23 +219,21 @@ interface Sums {
   readonly columnStride: number;
 }
 
-/** c = alpha (the sum over the splits) + beta c */
-function launchFinish(
-  context: LaunchContext,
-  { c, alpha, beta }: Pick<Product, "c" | "alpha" | "beta">,
-  sums: Sums,
-): void {
-  const { partials, numSplits, numRows, width, rowStride, columnStride } = sums;
-  const grid = ceilDiv(numRows * width, threads);
-  context.launch(kernels[0].finish, { grid, block: threads }, [
-    address(partials),
-    pointer(c),
-    ...[numRows, width, rowStride, columnStride].map(i64),
-    i32(numSplits),
-    isBf16({ c }),
-    f32(alpha),
-    f32(beta),
-  ]);
+/** Bytes of `Sums` in the kernel. */
+const sumsBytes = 64;
+
+function launchFinish(context: LaunchContext, sums: readonly [Sums] | readonly [Sums, Sums]): void {
+  const bytes = new Uint8Array(2 * sumsBytes);
+  for (const [index, { partials, c, numRows, width, rowStride, columnStride, ...rest }] of sums.entries()) {
+    const start = index * sumsBytes;
+    const words = [partials, addressOf(c), numRows, width, rowStride, columnStride];
+    new BigInt64Array(bytes.buffer, start, words.length).set(words.map(BigInt));
+    new Int32Array(bytes.buffer, start + 48, 2).set([rest.numSplits, Number(c.dtype === "bf16")]);
+    new Float32Array(bytes.buffer, start + 56, 2).set([rest.alpha, rest.beta]);
+  }
+  const most = Math.max(...sums.map(({ numRows, width }) => numRows * width));
+  const grid = [ceilDiv(most, threads), sums.length] as const;
+  context.launch(kernels[0].finish, overlapping(context, { grid, block: threads }), [structure(bytes, 8)]);
 }
 
 type Gradients = OpArguments<"lowRankBackward">;
@@ -282,17 +273,19 @@ export function launchLowRankBackward(context: LaunchContext, args: Gradients): 
   const lowBytes = ceilDiv(numBlocks * numRows * rank * 4, 256) * 256;
   const lowPartials = context.workspace(lowBytes + numSplits * rank * width * 4);
   const bPartials = lowPartials + lowBytes;
-  context.launch(own, { grid: [numBlocks, numSplits], block: threads, sharedBytes }, [
+  const shape = overlapping(context, { grid: [numBlocks, numSplits], block: threads, sharedBytes });
+  context.launch(own, shape, [
     ...[dy, low, b].map(pointer),
     ...[lowPartials, bPartials].map(address),
     ...[numRows, width, dyRowStride, lowRowStride, chunk].map(i64),
     i32(rank),
     i32(0),
   ]);
-  launchFinish(
-    context,
-    { c: dlow, alpha: args.alpha, beta: 0 },
+  launchFinish(context, [
     {
+      c: dlow,
+      alpha: args.alpha,
+      beta: 0,
       partials: lowPartials,
       numSplits: numBlocks,
       numRows,
@@ -300,11 +293,17 @@ export function launchLowRankBackward(context: LaunchContext, args: Gradients): 
       rowStride: dlowRowStride,
       columnStride: 1,
     },
-  );
-  launchFinish(
-    context,
-    { c: db, alpha: args.alpha, beta: args.beta },
-    { partials: bPartials, numSplits, numRows: rank, width, rowStride: 1, columnStride: rank },
-  );
+    {
+      c: db,
+      alpha: args.alpha,
+      beta: args.beta,
+      partials: bPartials,
+      numSplits,
+      numRows: rank,
+      width,
+      rowStride: 1,
+      columnStride: rank,
+    },
+  ]);
   return true;
 }
