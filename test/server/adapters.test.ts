@@ -2,7 +2,8 @@
  * LoRA adapters over HTTP: requests of one batch for a model and two of its adapters get what engines with that one adapter give, also
  * after the engine's worker was started again, and after adapters were exchanged at run time; and `nautilus serve` by its options.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,19 +13,21 @@ import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RandomStream } from "../../src/base/index.ts";
 import { openEngine } from "../../src/app/api/openEngine.ts";
-import type { EngineSettings } from "../../src/app/api/openEngine.ts";
+import type { EngineSettings, OpenEngine } from "../../src/app/api/openEngine.ts";
 import { createServer } from "../../src/app/server/server.ts";
 import { ServedModels } from "../../src/app/server/servedModel.ts";
 import type { ServedModel } from "../../src/app/server/servedModel.ts";
 import { openDevice } from "../../src/device/index.ts";
-import { ThreadedEngine } from "../../src/infer/index.ts";
+import { parseSampling, ThreadedEngine } from "../../src/infer/index.ts";
 import {
   createAdapter,
   Decoder,
+  loadModelFolder,
   modelFamily,
   parseAdapterConfig,
   saveAdapter,
 } from "../../src/models/index.ts";
+import type { AdapterConfigInput } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { smallConfig, writeModel } from "../app/model-folders.ts";
 
@@ -42,17 +45,17 @@ beforeAll(async () => {
   const context = new Context(device);
   using decoder = new Decoder(context, config, { dtype: "f32" });
   decoder.parameters.initialise(5);
-  writeAdapter(context, decoder, "one", 4);
-  writeAdapter(context, decoder, "two", 3);
+  writeAdapter(context, decoder, "one", { method: "lora", rank: 4, targets: ["all"] });
+  writeAdapter(context, decoder, "two", { method: "lora", rank: 3, targets: ["all"] });
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** An adapter with no zero in it, large enough to change what is written. */
-function writeAdapter(context: Context, decoder: Decoder, name: string, rank: number): void {
+function writeAdapter(context: Context, decoder: Decoder, name: string, input: AdapterConfigInput): void {
   const family = modelFamily(config);
-  const adapterConfig = parseAdapterConfig({ method: "lora", rank, targets: ["all"] });
+  const adapterConfig = parseAdapterConfig(input);
   using adapter = createAdapter(decoder, { family, config: adapterConfig, dtype: "f32" });
-  const random = new RandomStream(rank);
+  const random = new RandomStream(name.charCodeAt(0));
   for (const parameter of adapter.parameters)
     parameter.set(Float64Array.from({ length: parameter.numElements }, () => 0.4 * random.nextNormal()));
   saveAdapter(context, adapter, { decoder, family, folder: adapterFolder(name), baseModel: "base" });
@@ -146,45 +149,27 @@ describe("adapters behind the server", () => {
   }, 60_000);
 });
 
+/** `nautilus serve` on the small model; gives what it printed once it is ready. */
+async function startServe(...adapters: string[]): Promise<{ child: ChildProcess; page: string }> {
+  const where = ["--model", model(), "--model-name", "base", "--port", "0", "--grpc-port", "0"];
+  const how = ["--device", "cpu", "--threads", "1", "--no-playground", "--log-level", "silent"];
+  const child = spawn(process.execPath, [program, "serve", ...where, ...how, ...adapters], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let page = "";
+  child.stdout.setEncoding("utf8");
+  for await (const text of child.stdout as AsyncIterable<string>) {
+    page += text;
+    if (page.includes("Ctrl-C")) break;
+  }
+  return { child, page };
+}
+
 describe("nautilus serve --adapter", () => {
   it("serves each adapter under the model's name and its own", async () => {
     const adapters = ["one", "two"].flatMap((name) => ["--adapter", `${name}=${adapterFolder(name)}`]);
-    const options = [
-      "--model",
-      model(),
-      "--model-name",
-      "base",
-      "--port",
-      "0",
-      "--device",
-      "cpu",
-      "--threads",
-      "1",
-    ];
-    const child = spawn(
-      process.execPath,
-      [
-        program,
-        "serve",
-        ...options,
-        "--grpc-port",
-        "0",
-        "--no-playground",
-        "--log-level",
-        "silent",
-        ...adapters,
-      ],
-      {
-        stdio: ["ignore", "pipe", "inherit"],
-      },
-    );
+    const { child, page } = await startServe(...adapters);
     try {
-      let page = "";
-      child.stdout.setEncoding("utf8");
-      for await (const text of child.stdout as AsyncIterable<string>) {
-        page += text;
-        if (page.includes("Ctrl-C")) break;
-      }
       const baseURL = /http:\S+\/v1/.exec(page)?.[0] ?? "";
       expect(Number(/gRPC on port (\d+)/.exec(page)?.[1])).toBeGreaterThan(0);
       const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
@@ -198,4 +183,39 @@ describe("nautilus serve --adapter", () => {
       child.kill("SIGKILL");
     }
   }, 60_000);
+
+  it("without a name puts one of any method under all requests", async () => {
+    using device = await openDevice({ kind: "cpu", threads: 1 });
+    const context = new Context(device);
+    using decoder = loadModelFolder(context, model(), "f32");
+    writeAdapter(context, decoder, "prompt", { method: "prompt-tuning", numTokens: 3 });
+    await using tuned = await openEngine({ ...size, model: model(), adapter: adapterFolder("prompt") });
+    await using plain = await openEngine({ ...size, model: model() });
+    const wanted = async ({ engine, tokenizer }: OpenEngine): Promise<string> => {
+      const sampling = parseSampling({ maxTokens: 10, temperature: 0, stopAtEnd: false });
+      let text = "";
+      for await (const event of engine.generate({ prompt: [...tokenizer.encode(prompts[0])], sampling }))
+        if (event.type !== "prompt") text += event.text;
+      return text;
+    };
+    const { child, page } = await startServe("--adapter", adapterFolder("prompt"));
+    try {
+      const baseURL = /http:\S+\/v1/.exec(page)?.[0] ?? "";
+      const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
+      const [[answer]] = await textsOf(client, ["base"]);
+      expect(answer).toBe(await wanted(tuned));
+      expect(answer).not.toBe(await wanted(plain));
+    } finally {
+      child.kill("SIGKILL");
+    }
+  }, 60_000);
+
+  it("refuses one without a name beside others", () => {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      [program, "serve", "--model", model(), "--adapter", "one=x", "--adapter", adapterFolder("one")],
+      { encoding: "utf8" },
+    );
+    expect([status, stderr]).toEqual([2, expect.stringMatching(/expected name=folder for each of several/)]);
+  });
 });

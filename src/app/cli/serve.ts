@@ -63,7 +63,7 @@ export function registerServe(program: Command): void {
     .addOption(quantiseOption())
     .option(
       "--adapter <name=folder>",
-      "a LoRA adapter or the run that made it, served as model:name (repeatable)",
+      "a LoRA adapter or the run that made it, served as model:name (repeatable); without a name one adapter of any method, for all requests",
       collect,
     )
     .option("--max-adapters <count>", "adapters that may be loaded at once", wholeNumber(0))

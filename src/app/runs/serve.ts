@@ -6,6 +6,7 @@ import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
+import type { EngineSettings } from "../api/openEngine.ts";
 import { openThreadedEngine } from "../api/openThreadedEngine.ts";
 import type { OpenEngine } from "../api/openEngine.ts";
 import type { ServerOptionsInput } from "../server/options.ts";
@@ -56,12 +57,12 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   const server = serverOptionsOf(options);
   await using engines = new AsyncDisposableStack();
   const models: ServedModel[] = [];
-  const adapters = adaptersOf(options.adapter ?? []);
+  const chosen = adaptersOf(options.adapter ?? []);
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
     const { maxAdapters, maxAdapterRank, tokenizer } = options;
-    const loading = { adapters, maxAdapters, maxAdapterRank };
+    const loading = { ...chosen, maxAdapters, maxAdapterRank };
     const size = { maxSequences, maxContext, cacheTokens };
     const settings = { model, ...size, ...loading, precision, quantise, tokenizer, device, threads };
     const onCrash = (error: unknown): void =>
@@ -170,8 +171,19 @@ function startPage(
   });
 }
 
-/** "name=folder" as folders by name, also of tuning runs. Throws ConfigError, CheckpointError. */
-function adaptersOf(given: readonly string[]): Record<string, string> {
+/**
+ * "name=folder" as folders by name, and a folder without a name as the adapter that everything goes through; also of tuning runs. Throws
+ * ConfigError, CheckpointError.
+ */
+function adaptersOf(given: readonly string[]): Pick<EngineSettings, "adapters" | "adapter"> {
+  const nameless = given.filter((text) => !text.includes("=") || existsSync(text));
+  if (nameless.length === 1 && given.length === 1) return { adapter: findAdapter(nameless[0]) };
+  if (nameless.length > 0) {
+    throw new ConfigError(
+      "serve",
+      `--adapter: expected name=folder for each of several, got '${nameless[0]}'`,
+    );
+  }
   const pairs = given.map((text) => {
     const at = text.indexOf("=");
     if (at > 0 && at < text.length - 1) return [text.slice(0, at), findAdapter(text.slice(at + 1))] as const;
@@ -179,6 +191,6 @@ function adaptersOf(given: readonly string[]): Record<string, string> {
   });
   const names = pairs.map(([name]) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice === undefined) return Object.fromEntries(pairs);
+  if (twice === undefined) return { adapters: Object.fromEntries(pairs) };
   throw new ConfigError("serve", `--adapter: expected different names, got '${twice}' twice`);
 }

@@ -109,7 +109,7 @@ export class AdapterStack implements DecoderAdapter, Disposable {
   put(slot: number, adapter: Adapter): void {
     if (!(adapter instanceof LoraAdapter)) {
       throw new ConfigError("adapter", `expected lora to serve beside others, got ${adapter.config.method}`, {
-        hint: "merge it into the model, or serve it alone",
+        hint: "serve it alone, without a name, or merge it into the model",
       });
     }
     const modules = adapter.places.flatMap(({ modules: placed }) => placed);
