@@ -5,7 +5,7 @@
  */
 import { availableParallelism } from "node:os";
 import { DeviceError, invariant, note } from "../../base/index.ts";
-import type { Tuning } from "../contract.ts";
+import type { DeviceBuffer, TensorArgument, Tuning } from "../contract.ts";
 import type { CudaBlock } from "./buffer.ts";
 import { architectureFor, compileModule, compileModules, isCompiled, modulesOf } from "./compiler.ts";
 import {
@@ -15,11 +15,13 @@ import {
   type KernelReference,
   type LaunchContext,
   type LaunchShape,
+  type TiledMatrix,
 } from "./launcher.ts";
 import type { CudaMemory } from "./memory.ts";
 import { NativeWords } from "./native.ts";
 import { Nvrtc } from "./nvrtc.ts";
 import type { CudaSession } from "./session.ts";
+import { TileMapEncoder } from "./tileMap.ts";
 
 const parameterBytes = 4096;
 const functionDynamicSharedBytes = 8;
@@ -46,15 +48,19 @@ export class CudaLaunchContext implements LaunchContext {
   readonly l2CacheBytes: number;
   readonly isDeterministic: boolean;
   readonly stream: number;
-  isCapturing = false;
+  /** Set while a graph is captured: the buffers that the operators captured so far write. */
+  capturedWrites: Set<DeviceBuffer> | undefined;
   tuning: Tuning = "repeated";
   readonly #session: CudaSession;
   readonly #memory: CudaMemory;
   readonly #parameters = new NativeWords(parameterBytes / 8);
   /** The `extra` argument of a launch: buffer pointer (1), its address, buffer size (2), where the size stands, end (0). */
   readonly #extra = new NativeWords(6);
+  /** The `kernelParams` argument of a launch with one parameter: the address of the parameters. */
+  readonly #single = new NativeWords(1);
   readonly #config = new NativeWords(7);
   readonly #attributes = new NativeWords((2 * attributeBytes) / 8);
+  readonly #tileMaps: TileMapEncoder;
   readonly #modules = new Map<string, number>();
   readonly #kernels = new Map<KernelReference, LoadedKernel>();
   #workspace: CudaBlock | undefined;
@@ -72,8 +78,10 @@ export class CudaLaunchContext implements LaunchContext {
     this.l2CacheBytes = session.l2CacheBytes;
     this.stream = session.stream;
     this.isDeterministic = options.isDeterministic;
+    this.#tileMaps = new TileMapEncoder(session);
     const size = this.#extra.address + 5 * 8;
     [1, this.#parameters.address, 2, size, 0].forEach((word, index) => this.#extra.setWord(index, word));
+    this.#single.setWord(0, this.#parameters.address);
   }
 
   launch(kernel: KernelReference, shape: LaunchShape, parameters: readonly KernelParameter[]): void {
@@ -85,10 +93,14 @@ export class CudaLaunchContext implements LaunchContext {
     const loaded = this.#kernels.get(kernel) ?? this.#load(kernel);
     if (sharedBytes > loaded.sharedBytes) this.#raiseSharedLimit(kernel, loaded, sharedBytes);
     this.#pack(parameters);
+    // The compiler may leave a gap before a structure with an alignment of its own, which only the driver knows.
+    const isStructure = parameters.length === 1 && parameters[0].kind === "bytes";
+    const single = isStructure ? this.#single.address : 0;
+    const extra = isStructure ? 0 : this.#extra.address;
     const { functions } = this.#session;
     if (shape.cluster !== undefined || shape.overlapsPrevious === true) {
       this.#configure(shape);
-      const status = functions.cuLaunchKernelEx(this.#config.address, loaded.handle, 0, this.#extra.address);
+      const status = functions.cuLaunchKernelEx(this.#config.address, loaded.handle, single, extra);
       if (status !== 0) this.#session.check(`the launch of ${kernel.entry}`, status);
       return;
     }
@@ -102,10 +114,23 @@ export class CudaLaunchContext implements LaunchContext {
       extent(block, 2),
       sharedBytes,
       this.stream,
-      0,
-      this.#extra.address,
+      single,
+      extra,
     );
     if (status !== 0) this.#session.check(`the launch of ${kernel.entry}`, status);
+  }
+
+  get isCapturing(): boolean {
+    return this.capturedWrites !== undefined;
+  }
+
+  tileMap(matrix: TiledMatrix): Uint8Array {
+    return this.#tileMaps.encode(matrix);
+  }
+
+  /** Within a graph, whose first node waits for all before it; eagerly, any kernel of the stream may still be writing. */
+  isSettled({ buffer }: TensorArgument): boolean {
+    return this.capturedWrites !== undefined && !this.capturedWrites.has(buffer);
   }
 
   workspace(bytes: number): number {

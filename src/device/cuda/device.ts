@@ -20,6 +20,7 @@ import type {
   MemoryStatistics,
   OpArguments,
   Readback,
+  TensorArgument,
   Tuning,
 } from "../contract.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
@@ -111,7 +112,10 @@ export class CudaDevice implements Device {
     const launch = this.#kernels[name];
     if (launch === undefined) throw new UnsupportedOpError("cuda", `expected a kernel for ${name}, got none`);
     const profiler = this.#profiler;
-    if (profiler === undefined || this.#context.isCapturing) launch(this.#context, args);
+    if (this.#context.capturedWrites !== undefined) {
+      launch(this.#context, args);
+      noteWrites(this.#context.capturedWrites, name, args);
+    } else if (profiler === undefined) launch(this.#context, args);
     else {
       const label = profiler.byShape ? shapeLabel(name, args) : name;
       profiler.measure(label, flopsOf(name, args), () => launch(this.#context, args));
@@ -164,6 +168,7 @@ export class CudaDevice implements Device {
   ): void {
     this.#enter();
     const from = place(source, sourceOffset, byteLength);
+    this.#context.capturedWrites?.add(target);
     this.#context.copy(place(target, targetOffset, byteLength), from, byteLength);
   }
 
@@ -179,11 +184,11 @@ export class CudaDevice implements Device {
     const profiler = this.#profiler;
     const graph: CudaGraph = CudaGraph.capture(this.#session, this.#memory, {
       record: () => {
-        this.#context.isCapturing = true;
+        this.#context.capturedWrites = new Set();
         try {
           record();
         } finally {
-          this.#context.isCapturing = false;
+          this.#context.capturedWrites = undefined;
         }
       },
       onReplay: (queue) => {
@@ -270,6 +275,20 @@ function place(buffer: DeviceBuffer, byteOffset: number, byteLength: number): nu
       `expected a range within ${buffer.byteLength} bytes, got ${byteLength} bytes at ${byteOffset}`,
     );
   return addressOfBuffer(buffer) + byteOffset;
+}
+
+/** Adds the buffers that an operator may write. */
+function noteWrites<Name extends OpName>(
+  written: Set<DeviceBuffer>,
+  name: Name,
+  args: OpArguments<Name>,
+): void {
+  const spec: OpSpec = ops[name];
+  const tensors = args as Readonly<Record<string, TensorArgument | undefined>>;
+  for (const [tensor, access] of Object.entries(spec.tensors)) {
+    const buffer = tensors[tensor]?.buffer;
+    if (buffer !== undefined && !access.startsWith("read")) written.add(buffer);
+  }
 }
 
 function shapeLabel<Name extends OpName>(name: Name, args: OpArguments<Name>): string {

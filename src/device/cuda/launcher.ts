@@ -156,6 +156,19 @@ export interface LaunchShape {
   readonly overlapsPrevious?: boolean;
 }
 
+/** A row-major bf16 matrix that a kernel copies in tiles; address and row stride are multiples of 16 bytes, `columns` of 64 elements. */
+export interface TiledMatrix {
+  readonly address: number;
+  readonly rows: number;
+  readonly columns: number;
+  /** In elements. */
+  readonly rowStride: number;
+  /** Rows of a tile, at most 256. */
+  readonly tileRows: number;
+  /** Boxes of 64 columns of a tile, at most 256; they lie one after the other in shared memory. */
+  readonly tileBoxes: number;
+}
+
 /** The device as a launcher sees it. Everything is queued in the compute stream, in order. */
 export interface LaunchContext {
   /** Queues a kernel; compiles and loads it first if need be. An empty grid queues nothing. */
@@ -165,6 +178,13 @@ export interface LaunchContext {
    * (work queued by it included). One block per operator: a second call gives the same memory.
    */
   workspace(bytes: number): number;
+  /**
+   * The kernel parameter that describes a matrix to the tensor copies of Hopper and later (128 bytes, alignment 64): tiles lie in the
+   * 128-byte swizzle, and what lies outside the matrix is zero.
+   */
+  tileMap(matrix: TiledMatrix): Uint8Array;
+  /** Whether nothing queued that may still run writes the tensor's buffer, so that a kernel may read it before its predecessor ends. */
+  isSettled(tensor: TensorArgument): boolean;
   /** Queues a fill of `bytes` bytes with one byte value. */
   memset(address: number, byte: number, bytes: number): void;
   /** Queues a copy within the device. */

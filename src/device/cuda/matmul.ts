@@ -1,5 +1,5 @@
 /**
- * The matmul operator: some products of a few rows (launch/matvec.ts) or of low rank (launch/thinProduct.ts) by kernels of ours, all
+ * The matmul operator: some products of a few rows (launch/streamedProduct.ts) or of low rank (launch/thinProduct.ts) by kernels of ours, all
  * others through cuBLASLt.
  * Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T, so b is the library's A, a its B, and a bias over columns its
  * bias over rows. Descriptors and the algorithm are kept per kind of product, so that a call costs one native call.
@@ -9,7 +9,7 @@ import { dtypeBytes, UnsupportedOpError, type Dtype } from "../../base/index.ts"
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
-import { runMatvec } from "./launch/matvec.ts";
+import { runStreamedProduct } from "./launch/streamedProduct.ts";
 import { productsOf, runLowRankBackward, runThinProduct } from "./launch/thinProduct.ts";
 import { accumulatedRows, launchAdd, launchFinish, needsAccumulator } from "./launch/product.ts";
 import { addressOf, type LaunchContext } from "./launcher.ts";
@@ -98,8 +98,8 @@ export class CudaMatmul {
   readonly #library: ProductLibrary;
   readonly #cache: AlgorithmCache;
   readonly #allowsTf32: boolean;
-  /** NAUTILUS_MATVEC=off leaves every product to the library, to compare. */
-  readonly #usesMatvec = process.env["NAUTILUS_MATVEC"] !== "off";
+  /** NAUTILUS_STREAMED=off leaves every product to the library, to compare. */
+  readonly #usesStreamed = process.env["NAUTILUS_STREAMED"] !== "off";
   /** NAUTILUS_THIN_PRODUCTS=off, likewise; =apart makes the two gradients of a low-rank addition one by one. */
   readonly #thinProducts = process.env["NAUTILUS_THIN_PRODUCTS"];
   /** Undefined marks a product that the library cannot do. */
@@ -133,7 +133,7 @@ export class CudaMatmul {
       launchFinish(context, args, args.beta);
       return;
     }
-    if (this.#usesMatvec && runMatvec(context, args)) return;
+    if (this.#usesStreamed && runStreamedProduct(context, args)) return;
     if (this.#thinProducts !== "off" && runThinProduct(context, args)) return;
     if (needsAccumulator(args)) this.#accumulate(context, args);
     else this.#multiply(context, args);

@@ -166,6 +166,14 @@ export class EmulatedContext implements LaunchContext {
     return Math.ceil(this.#workspace.address / 256) * 256;
   }
 
+  tileMap(): Uint8Array {
+    throw new DeviceError("emulator", "expected no tensor copies, got a kernel that needs them");
+  }
+
+  isSettled(): boolean {
+    return false;
+  }
+
   memset(address: number, byte: number, bytes: number): void {
     if (bytes > 0) this.#queue(() => new Uint8Array(viewMemory(address, bytes)).fill(byte));
   }

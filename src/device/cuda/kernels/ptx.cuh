@@ -1,7 +1,7 @@
 // Every instruction that C++ does not reach, and the block's dynamic shared memory: conversions, cache-aware accesses,
 // asynchronous and bulk copies with their barriers, and tensor-core products. Nothing else in this folder holds assembly, so that
 // another implementation of this one file (test/cuda/emulator) runs all kernels on a CPU. Knows nothing of operators.
-// Source: PTX ISA 8 (cvt, ld, st, cp.async, cp.async.bulk, mbarrier, ldmatrix, mma, griddepcontrol).
+// Source: PTX ISA 8 (cvt, ld, st, cp.async, cp.async.bulk, mbarrier, ldmatrix, mma, wgmma, mapa, griddepcontrol).
 #pragma once
 
 extern __shared__ uint4 dynamic_shared[];
@@ -94,9 +94,9 @@ __device__ __forceinline__ void store_16_streaming(void* address, uint4 raw) {
 __device__ __forceinline__ void store_8_streaming(void* address, uint2 raw) {
   asm volatile("st.global.cs.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(raw.x), "r"(raw.y) : "memory");
 }
-// Brings a line into the second-level cache, which is coherent: safe also for memory that is still being written.
+// Brings a line into the second-level cache to stay, which is coherent: safe also for memory that is still being written.
 __device__ __forceinline__ void prefetch_l2(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+  asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(address));
 }
 
 // An address in shared memory, in bytes.
@@ -199,6 +199,111 @@ __device__ __forceinline__ void copy_bulk_async(void* target, const void* source
 // Brings a range into the second-level cache, which is coherent: safe also for memory that is still being written.
 __device__ __forceinline__ void prefetch_bulk_l2(const void* address, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(address), "r"(bytes) : "memory");
+}
+
+// What cuTensorMapEncodeTiled gives: a matrix and how tiles of it are laid out. Lies in the kernel's parameters.
+struct alignas(64) TileMap {
+  uint64_t words[16];
+};
+// For a matrix that is read once: the first to leave the second-level cache; and for one that many blocks read: the last.
+constexpr uint64_t evict_first = 0x12f0000000000000, evict_last = 0x14f0000000000000;
+// Starts a copy of the tile from row `row` and column 64 `box` on to shared memory, zeros for what lies outside; all the tile's bytes count for
+// `barrier`.
+__device__ __forceinline__ void copy_tile_async(SharedAddress target, const TileMap& map, int row, int box, uint64_t* barrier,
+                                                uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(
+          target),
+      "l"(&map), "r"(0), "r"(row), "r"(box), "r"(shared_address(barrier)), "l"(policy)
+      : "memory");
+}
+
+// ---- clusters of blocks ----
+
+__device__ __forceinline__ uint32_t cluster_rank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ uint32_t cluster_size() {
+  uint32_t size;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+}
+// Waits for all threads of the cluster; what they wrote to shared memory before is visible after.
+__device__ __forceinline__ void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+// The float at the place in another block's shared memory that `address` is in one's own; between two sync_cluster.
+__device__ __forceinline__ float load_from_block(SharedAddress address, uint32_t rank) {
+  float value;
+  asm volatile("{ .reg .u32 there; mapa.shared::cluster.u32 there, %1, %2; ld.shared::cluster.f32 %0, [there]; }"
+               : "=f"(value)
+               : "r"(address), "r"(rank));
+  return value;
+}
+
+#endif
+
+// ---- tensor cores, by a group of four warps that starts at a multiple of four (Hopper alone) ----
+// d[4 j + i] of lane 4 g + t of warp w: row 16 w + g (i = 2, 3: eight on), column 8 j + 2 t (i = 1, 3: one on). Both factors lie in shared memory,
+// rows of 64 16-bit elements in the 128-byte swizzle, as copy_tile_async brings them.
+
+#if __CUDA_ARCH__ == 900
+
+// What products read of a factor: its address, eight rows 1,024 bytes apart, the 128-byte swizzle. 16 columns on: plus 2.
+__device__ __forceinline__ uint64_t factor(SharedAddress address) {
+  return static_cast<uint64_t>((address & 0x3ffff) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+// Before the first product of a group, and after other instructions that touched its sums.
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until at most `pending` of the committed groups are under way.
+template <int pending>
+__device__ __forceinline__ void wait_for_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+// Starts d += a b^T: 64 rows of a, two columns of the result per element of d and lane group.
+__device__ __forceinline__ void multiply_add_group(float (&d)[4], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3}, "
+      "%4, %5, adds, 1, 1, 0, 0; }"
+      :
+      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void multiply_add_group(float (&d)[8], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+      "%8, %9, adds, 1, 1, 0, 0; }"
+      :
+      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void multiply_add_group(float (&d)[16], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+      "%16, %17, adds, 1, 1, 0, 0; }"
+      :
+      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+      "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+      : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void multiply_add_group(float (&d)[32], uint64_t a, uint64_t b) {
+  asm volatile(
+      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, adds, 1, 1, 0, 0; }"
+      :
+      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+      "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+      "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+      "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "l"(a), "l"(b));
 }
 
 #endif
