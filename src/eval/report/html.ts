@@ -50,7 +50,7 @@ function tableOf(rows: readonly ReportRow[]): string {
         `<tr><td>${escape(title)}<td>${numShots ?? ""}<td>${escape(metric)}${filter === "none" ? "" : ` <small>${escape(filter)}</small>`}<td><b>${shown(figure.value, isShare)}</b><td>${shown(figure.standardError, isShare)}${hasNvidia ? `<td>${shown(nvidia?.value, isShare)}` : ""}<td>${card?.toFixed(1) ?? ""}</tr>`,
     )
     .join("");
-  return `<table><thead><tr><th>Task<th>Shots<th>Metric<th>Value<th>±${hasNvidia ? "<th>NVIDIA's copy" : ""}<th>Card</tr></thead><tbody>${body}</tbody></table><p class="hint">${columnNotes(rows)}</p>`;
+  return `<div class=wide><table><thead><tr><th>Task<th>Shots<th>Metric<th>Value<th>±${hasNvidia ? "<th>NVIDIA's copy" : ""}<th>Card</tr></thead><tbody>${body}</tbody></table></div><p class="hint">${columnNotes(rows)}</p>`;
 }
 
 /** A bar for each member of each group that has tasks as members. */

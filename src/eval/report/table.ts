@@ -49,7 +49,9 @@ export function reportRows(result: EvaluationResult, names: readonly string[]): 
 export function shown(value: number | undefined, isShare: boolean): string {
   if (value === undefined || Number.isNaN(value)) return "";
   if (isShare) return (100 * value).toFixed(2);
-  return value >= 1000 ? value.toExponential(3) : value.toFixed(3);
+  // Perplexities of models that know little: their thousandths say nothing, and millions have too many digits for a column.
+  if (value >= 1e6) return value.toExponential(3);
+  return value >= 1000 ? value.toFixed(0) : value >= 100 ? value.toFixed(1) : value.toFixed(3);
 }
 
 export function markdownTable(rows: readonly ReportRow[]): string {
