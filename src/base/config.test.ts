@@ -16,6 +16,15 @@ describe("parseConfig", () => {
     );
   });
 
+  it("names the place of a key that was written one level too high", () => {
+    expect(() => parseConfig("recipe", schema, { betas: [1] })).toThrow("(did you mean 'optim.betas'?)");
+    const named = z.strictObject({
+      steps: z.number(),
+      goal: z.union([z.string(), z.strictObject({ step: z.number() })]).default("plain"),
+    });
+    expect(() => parseConfig("recipe", named, { step: 1 })).toThrow("(did you mean 'goal.step'?)");
+  });
+
   it("names the field and what was got", () => {
     expect(() => parseConfig("recipe", schema, { optim: { learningRate: "x" } })).toThrow(
       '[recipe] optim.learningRate: expected number, got "x"',

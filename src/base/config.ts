@@ -32,8 +32,8 @@ function describeIssue(
   const where = field === "" ? "" : `${field}: `;
   if (issue.code === "unrecognized_keys") {
     const unknown = issue.keys[0];
-    const known = knownKeys(schema, issue.path);
-    const near = nearest(unknown, known);
+    const known = Object.keys(fieldsAt(schema, issue.path));
+    const near = withinFields(unknown, fieldsAt(schema, issue.path)) ?? nearest(unknown, known);
     const hint = near === undefined ? `known keys: ${known.join(", ")}` : `did you mean '${near}'?`;
     const prefix = field === "" ? "" : `${field}.`;
     return new ConfigError(component, `expected a known key, got '${prefix}${unknown}'`, {
@@ -75,10 +75,24 @@ function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
   return current;
 }
 
-function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+function fieldsAt(schema: z.ZodType, path: readonly PropertyKey[]): Record<string, unknown> {
   let current: unknown = schema;
   for (const key of path) current = shapeOf(current)?.[String(key)];
-  return Object.keys(shapeOf(current) ?? {});
+  return shapeOf(current) ?? {};
+}
+
+/** `optim.lr` (or several, for a sentence) for an `lr` that was written one level too high. */
+function withinFields(key: string, fields: Readonly<Record<string, unknown>>): string | undefined {
+  const found = Object.keys(fields).filter((name) => hasField(fields[name], key));
+  return found.length === 0 ? undefined : found.map((name) => `${name}.${key}`).join("' or '");
+}
+
+/** Also in one of the forms of a field that has several, as where a name may stand for an object. */
+function hasField(schema: unknown, key: string): boolean {
+  if (schema instanceof z.ZodUnion) return schema.options.some((option) => hasField(option, key));
+  if (schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional)
+    return hasField(schema.unwrap(), key);
+  return Object.hasOwn(shapeOf(schema) ?? {}, key);
 }
 
 /** The fields of an object schema, looking through optional, default and the like. */

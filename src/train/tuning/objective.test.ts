@@ -76,6 +76,8 @@ describe("recipes", () => {
       epochs: 3,
     });
     expect(parseTuneRecipe({ ...recipe, method: "full" }).method).toBeUndefined();
+    expect(() => parseTuneRecipe({ ...recipe, rank: 8 })).toThrow("(did you mean 'method.rank'?)");
+    expect(() => parseTuneRecipe({ ...recipe, beta: 8 })).toThrow("(did you mean 'objective.beta'?)");
     expect(() => parseTuneRecipe({ ...recipe, method: "loar" })).toThrow(
       /method: expected one of full, lora, .*did you mean 'lora'/,
     );

@@ -1,7 +1,7 @@
 /** Recipes of tuning: base, method, objective, data and how long, as one strict schema. */
 import { z } from "zod";
 import { ConfigError, nearest, parseConfig } from "../../base/index.ts";
-import { adapterMethods, parseAdapterConfig } from "../../models/index.ts";
+import { adapterMethods, adapterSchema, parseAdapterConfig } from "../../models/index.ts";
 import type { AdapterConfig, AdapterConfigInput } from "../../models/index.ts";
 import type { PreferenceObjective } from "./objective.ts";
 
@@ -108,8 +108,22 @@ export function defineTune(recipe: TuneRecipeInput): TuneRecipeInput {
   return recipe;
 }
 
+/** `rank` for `method.rank`: the recipe's schema knows no method's fields. Throws ConfigError. */
+function refuseMethodFields(value: unknown): void {
+  const methodKeys = adapterSchema.options.flatMap((option) => Object.keys(option.shape));
+  const isMisplaced = (key: string): boolean =>
+    methodKeys.includes(key) && !Object.hasOwn(tuneSchema.shape, key);
+  const key = typeof value === "object" && value !== null ? Object.keys(value).find(isMisplaced) : undefined;
+  if (key === undefined) return;
+  throw new ConfigError("recipe", `expected a known key, got '${key}'`, {
+    hint: `did you mean 'method.${key}'?`,
+    fields: { key },
+  });
+}
+
 /** Fills in and checks a tuning recipe. Throws ConfigError. */
 export function parseTuneRecipe(value: unknown): TuneRecipe {
+  refuseMethodFields(value);
   const { method, ...recipe } = parseConfig("recipe", tuneSchema, value);
   const given = typeof method === "string" ? { method } : method;
   const name: unknown = given.method;
