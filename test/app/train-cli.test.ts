@@ -152,6 +152,12 @@ describe("a run", () => {
     const dry = await train("dry", "--dry-run", "--json").result;
     expect(dry.code).toBe(0);
     expect(JSON.parse(dry.stdout)).toMatchObject({ fits: true, numSteps: 60 });
+    expect(dry.stderr).not.toContain("warm-up");
+    const cold = await train("dry", "--dry-run", "--set", "optim.warmupTokens=500000000").result;
+    expect(cold.code).toBe(0);
+    expect(cold.stderr).toMatch(
+      /warm-up of 500 M tokens is no shorter than the run of .*optim\.warmupTokens/,
+    );
     const huge = await train(
       "dry",
       "--dry-run",

@@ -1,6 +1,6 @@
 /** Runs a recipe from text to trained model: preparation, estimate, resume, the loop, and what is shown of it. */
 import { basename, join } from "node:path";
-import { CheckpointError, ConfigError, messageOf, note, warn } from "../../base/index.ts";
+import { CheckpointError, ConfigError, formatCount, messageOf, note, warn } from "../../base/index.ts";
 import { parseSplit } from "../../data/index.ts";
 import { openDevice } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
@@ -87,6 +87,7 @@ function rotaryWidth({ rotary, headDim: presetHeadDim }: DecoderConfig, headDim:
 }
 
 async function dryRun(recipe: Recipe, device: Device, isJson: boolean): Promise<void> {
+  warnOfWarmup(recipe);
   const config = recipeModel(recipe, recipe.model.vocabSize ?? recipe.tokenizer.vocabSize);
   const estimate = estimateRun(recipe, config, device);
   const tokensPerSecond = estimate.fits ? trialSpeed(recipe, config, device) : undefined;
@@ -180,6 +181,17 @@ function checkBeforehand(recipe: Recipe): void {
   const { vocabSize } = recipe.tokenizer;
   recipeModel(recipe, Math.min(recipe.model.vocabSize ?? vocabSize, vocabSize));
   parseSplit(recipe.data.split);
+  warnOfWarmup(recipe);
+}
+
+/** The card's warm-up is for trillions of tokens: a short run that leaves it out would hardly learn, and not say why. */
+function warnOfWarmup({ optim, totalTokens }: Recipe): void {
+  const { warmupTokens, lr } = optim;
+  if (warmupTokens < totalTokens) return;
+  const share = (100 * totalTokens) / warmupTokens;
+  warn(
+    `the warm-up of ${formatCount(warmupTokens)} tokens is no shorter than the run of ${formatCount(totalTokens)}: the learning rate ends at ${share.toPrecision(2)} % of ${lr} (set optim.warmupTokens)`,
+  );
 }
 
 function withTokenizerIds(config: DecoderConfig, { bosId, eosId, padId }: Tokenizer): DecoderConfig {
