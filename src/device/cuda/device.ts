@@ -113,8 +113,9 @@ export class CudaDevice implements Device {
     if (launch === undefined) throw new UnsupportedOpError("cuda", `expected a kernel for ${name}, got none`);
     const profiler = this.#profiler;
     if (this.#context.capturedWrites !== undefined) {
-      launch(this.#context, args);
+      // Before the launch: an operator may be several kernels, of which one reads what another writes.
       noteWrites(this.#context.capturedWrites, name, args);
+      launch(this.#context, args);
     } else if (profiler === undefined) launch(this.#context, args);
     else {
       const label = profiler.byShape ? shapeLabel(name, args) : name;
