@@ -84,6 +84,8 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
   const bf16* k_head = args.k + int64_t(kv_head) * args.head_dim;
   const bf16* v_head = args.v + int64_t(kv_head) * args.head_dim;
 
+  // Warps beyond the last query only help to load.
+  const bool has_rows = first_query + warp * warp_rows < segment.query_length;
   float output[ROW_TILES][HEAD_DIM / 8][4] = {};
   float high[ROW_TILES][2], sum[ROW_TILES][2];
 #pragma unroll
@@ -98,22 +100,24 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
     __syncthreads();
     load_keys(v_tile, v_head, args.v_row_stride, first_key);
 
-    const SharedAddress q_lane = opaque(lane_address(q_tile + warp * warp_rows * row_bytes));
-    const SharedAddress k_lane = opaque(lane_address_transposed(k_tile));
     float scores[ROW_TILES][block_keys / 8][4] = {};
+    if (has_rows) {
+      const SharedAddress q_lane = opaque(lane_address(q_tile + warp * warp_rows * row_bytes));
+      const SharedAddress k_lane = opaque(lane_address_transposed(k_tile));
 #pragma unroll
-    for (int step = 0; step < steps; step++) {
-      uint32_t q[ROW_TILES][4];
+      for (int step = 0; step < steps; step++) {
+        uint32_t q[ROW_TILES][4];
 #pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) load_matrices(q[r], fragment(q_lane, r * 16, step));
+        for (int r = 0; r < ROW_TILES; r++) load_matrices(q[r], fragment(q_lane, r * 16, step));
 #pragma unroll
-      for (int n = 0; n < block_keys / 16; n++) {
-        uint32_t k[4];
-        load_matrices(k, fragment(k_lane, n * 16, step));
+        for (int n = 0; n < block_keys / 16; n++) {
+          uint32_t k[4];
+          load_matrices(k, fragment(k_lane, n * 16, step));
 #pragma unroll
-        for (int r = 0; r < ROW_TILES; r++) {
-          multiply_add(scores[r][2 * n], q[r], k[0], k[1]);
-          multiply_add(scores[r][2 * n + 1], q[r], k[2], k[3]);
+          for (int r = 0; r < ROW_TILES; r++) {
+            multiply_add(scores[r][2 * n], q[r], k[0], k[1]);
+            multiply_add(scores[r][2 * n + 1], q[r], k[2], k[3]);
+          }
         }
       }
     }
@@ -121,6 +125,7 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
     __syncthreads();
     if (key_tile + 1 < num_key_tiles) load_keys(k_tile, k_head, args.k_row_stride, first_key + block_keys);
 
+    if (!has_rows) continue;
     const bool needs_mask = first_key + block_keys > segment.key_length ||
                             (args.causal && first_key + block_keys - 1 > first_query + warp * warp_rows + offset);
     if (needs_mask) {
