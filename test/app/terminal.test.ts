@@ -78,6 +78,8 @@ it("Ctrl-C while train prepares its data leaves no part of it", async () => {
     totalTokens: 1024,
     batchTokens: 256,
     microBatchSequences: 4,
+    // No warning of a long warm-up: the first thing to be heard is the preparation.
+    optim: { warmupTokens: 256 },
     device: "cpu",
   };
   writeFileSync(join(folder, "recipe.json"), JSON.stringify(recipe));
