@@ -2,7 +2,8 @@
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
  * layer queues them, and the time that its bytes take at 4,300 GB/s.
  * `node bench/cuda-decode.ts [--only attention] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
- * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, with each sequence's blocks in order and far apart.
+ * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, with each sequence's blocks in order and far apart; then
+ * what a layer does from the QKV product to the output product, with rotary and the cache write in a launch of their own and within attention.
  */
 import { parseArgs } from "node:util";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
@@ -30,10 +31,10 @@ function tensor(dtype: Dtype, numElements: number, value = 0): TensorArgument {
   return made;
 }
 
-/** Microseconds per call of `queue` within a graph. */
-function measure(queue: () => void): number {
+/** Microseconds per call of `queue` within a graph of so many. */
+function measure(queue: () => void, repeats = numRepeats): number {
   using graph = device.capture(() => {
-    for (let i = 0; i < numRepeats; i++) queue();
+    for (let i = 0; i < repeats; i++) queue();
   });
   let best = Infinity;
   for (let round = 0; round < 6; round++) {
@@ -41,7 +42,7 @@ function measure(queue: () => void): number {
     const start = performance.now();
     for (let replay = 0; replay < 5; replay++) graph.replay();
     device.synchronize();
-    best = Math.min(best, (performance.now() - start) / (5 * numRepeats));
+    best = Math.min(best, (performance.now() - start) / (5 * repeats));
   }
   return best * 1000;
 }
@@ -51,9 +52,9 @@ const { values: options, positionals: cases } = parseArgs({
   options: { only: { type: "string", default: "" } },
 });
 
-function report(label: string, bytes: number, queue: () => void): void {
+function report(label: string, bytes: number, queue: () => void, repeats = numRepeats): void {
   if (!label.includes(options.only)) return;
-  const us = measure(queue);
+  const us = measure(queue, repeats);
   const limitUs = bytes / (bandwidth * 1e3);
   console.log(
     `${label.padEnd(44)} ${us.toFixed(2).padStart(8)} us, limit ${limitUs.toFixed(2).padStart(7)} us ${((100 * limitUs) / us).toFixed(0).padStart(4)} %`,
@@ -266,6 +267,108 @@ function benchLayers(
   for (const { buffer } of buffers.splice(0)) buffer.dispose();
 }
 
+/**
+ * From the QKV product to the output product, each layer with weights and a cache of its own, once a graph: as in a model's step, no kernel
+ * before attention's writes its cache or the step's inputs.
+ */
+function benchBetweenProducts({
+  batch,
+  context,
+  maxContext,
+  blockSize,
+  numLayers,
+}: Record<"batch" | "context" | "maxContext" | "blockSize" | "numLayers", number>): void {
+  const qkvWidth = 3 * width;
+  const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
+  const blocks = Math.ceil(context / blockSize);
+  const upload = (values: Int32Array): TensorArgument => {
+    const made = tensor("i32", values.length);
+    device.upload(made.buffer, 0, new Uint8Array(values.buffer));
+    return made;
+  };
+  const perSequence = (value: (sequence: number) => number): TensorArgument =>
+    upload(Int32Array.from({ length: batch }, (_, sequence) => value(sequence)));
+  const tables = Int32Array.from(
+    { length: batch * maxBlocksPerSequence },
+    (_, i) => Math.floor(i / maxBlocksPerSequence) * blocks + (i % maxBlocksPerSequence),
+  );
+  const layers = Array.from({ length: numLayers }, () => ({
+    kCache: tensor("bf16", batch * blocks * blockSize * width, 0.5),
+    vCache: tensor("bf16", batch * blocks * blockSize * width, 0.5),
+    qkvWeight: tensor("bf16", qkvWidth * width, 0.01),
+    outputWeight: tensor("bf16", width * width, 0.01),
+  }));
+  const x = tensor("bf16", batch * width, 0.5);
+  const qkv = tensor("bf16", batch * qkvWidth, 0.5);
+  const o = tensor("bf16", batch * width, 0.5);
+  const shared = {
+    q: qkv,
+    k: { ...qkv, byteOffset: 2 * width },
+    v: { ...qkv, byteOffset: 4 * width },
+    positions: perSequence(() => context - 1),
+    cosSin: tensor("f32", maxContext * 64, 0.5),
+    slots: perSequence((sequence) => sequence * blocks * blockSize + context - 1),
+    blockTables: upload(tables),
+    contextLengths: perSequence(() => context),
+    queryStarts: upload(Int32Array.from({ length: batch + 1 }, (_, i) => i)),
+    o,
+    numSequences: batch,
+    numHeads,
+    numKvHeads: numHeads,
+    headDim,
+    rotaryDim: 64,
+    blockSize,
+    maxBlocksPerSequence,
+    qRowStride: qkvWidth,
+    kRowStride: qkvWidth,
+    vRowStride: qkvWidth,
+    oRowStride: width,
+    scale: 0.088,
+  };
+  const product = (a: TensorArgument, b: TensorArgument, c: TensorArgument, n: number): void =>
+    device.run("matmul", {
+      a,
+      b,
+      c,
+      bias: undefined,
+      m: batch,
+      n,
+      k: width,
+      lda: width,
+      ldb: width,
+      ldc: n,
+      transposeA: 0,
+      transposeB: 1,
+      alpha: 1,
+      beta: 0,
+    });
+  const bytes = 2 * width * (qkvWidth + width) + batch * context * width * 4;
+  type Layer = (typeof layers)[number];
+  const ways: Record<string, ((caches: Pick<Layer, "kCache" | "vCache">) => void) | undefined> = {
+    "products alone": undefined,
+    "attention, two launches": (caches) => {
+      device.run("rotaryCacheWrite", { ...shared, ...caches, numRows: batch });
+      device.run("attentionPaged", { ...shared, ...caches, maxQueryLength: 1 });
+    },
+    "attention, one launch": (caches) => device.run("rotaryAttentionPaged", { ...shared, ...caches }),
+  };
+  for (const [label, attend] of Object.entries(ways)) {
+    let next = 0;
+    report(
+      `batch ${batch}, context ${context}, between products: ${label}`,
+      attend === undefined ? 2 * width * (qkvWidth + width) : bytes,
+      () => {
+        const { kCache, vCache, qkvWeight, outputWeight } = layers[next++ % numLayers];
+        product(x, qkvWeight, qkv, qkvWidth);
+        attend?.({ kCache, vCache });
+        product(o, outputWeight, x, width);
+      },
+      numLayers,
+    );
+  }
+  for (const { buffer } of buffers.splice(0)) buffer.dispose();
+}
+
 const given = cases.map((text) => text.split(":").map(Number));
 const standard = [
   [1, 160, 1024],
@@ -278,8 +381,10 @@ const standard = [
 ];
 for (const [batch, context, maxContext, blockSize, numLayers = 1] of given.length > 0 ? given : standard) {
   if (numLayers === 1) benchBatch(batch, context, maxContext, blockSize);
-  else
-    for (const isScattered of [false, true])
-      benchLayers({ batch, context, maxContext, blockSize, numLayers }, isScattered);
+  else {
+    const setting = { batch, context, maxContext, blockSize, numLayers };
+    for (const isScattered of [false, true]) benchLayers(setting, isScattered);
+    benchBetweenProducts(setting);
+  }
 }
 device.dispose();

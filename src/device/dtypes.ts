@@ -48,6 +48,7 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   logprobs: f32,
   sources: i32,
   drawn: i32,
+  known: i32,
   biases: f32,
   entryLengths: i32,
   rows: i32,

@@ -5,8 +5,9 @@
  */
 import { availableParallelism } from "node:os";
 import { DeviceError, invariant, note } from "../../base/index.ts";
-import type { DeviceBuffer, TensorArgument, Tuning } from "../contract.ts";
+import type { TensorArgument, Tuning } from "../contract.ts";
 import type { CudaBlock } from "./buffer.ts";
+import type { CapturedWrites } from "./capturedWrites.ts";
 import { architectureFor, compileModule, compileModules, isCompiled, modulesOf } from "./compiler.ts";
 import {
   declaredKernels,
@@ -49,7 +50,7 @@ export class CudaLaunchContext implements LaunchContext {
   readonly isDeterministic: boolean;
   readonly stream: number;
   /** Set while a graph is captured: the buffers that the operators captured so far write. */
-  capturedWrites: Set<DeviceBuffer> | undefined;
+  capturedWrites: CapturedWrites | undefined;
   tuning: Tuning = "repeated";
   readonly #session: CudaSession;
   readonly #memory: CudaMemory;
@@ -131,6 +132,10 @@ export class CudaLaunchContext implements LaunchContext {
   /** Within a graph, whose first node waits for all before it; eagerly, any kernel of the stream may still be writing. */
   isSettled({ buffer }: TensorArgument): boolean {
     return this.capturedWrites !== undefined && !this.capturedWrites.has(buffer);
+  }
+
+  wasSettled({ buffer }: TensorArgument): boolean {
+    return this.capturedWrites !== undefined && !this.capturedWrites.hasEarlier(buffer);
   }
 
   workspace(bytes: number): number {

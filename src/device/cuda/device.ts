@@ -20,11 +20,11 @@ import type {
   MemoryStatistics,
   OpArguments,
   Readback,
-  TensorArgument,
   Tuning,
 } from "../contract.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { CudaBuffer } from "./buffer.ts";
+import { CapturedWrites } from "./capturedWrites.ts";
 import { CudaLaunchContext } from "./context.ts";
 import { attentionPolicy, CudnnAttention } from "./cudnn/launch.ts";
 import { uploadFileRanges, type FileUploadOptions } from "./fileUpload.ts";
@@ -113,8 +113,7 @@ export class CudaDevice implements Device {
     if (launch === undefined) throw new UnsupportedOpError("cuda", `expected a kernel for ${name}, got none`);
     const profiler = this.#profiler;
     if (this.#context.capturedWrites !== undefined) {
-      // Before the launch: an operator may be several kernels, of which one reads what another writes.
-      noteWrites(this.#context.capturedWrites, name, args);
+      this.#context.capturedWrites.begin(name, args);
       launch(this.#context, args);
     } else if (profiler === undefined) launch(this.#context, args);
     else {
@@ -185,7 +184,7 @@ export class CudaDevice implements Device {
     const profiler = this.#profiler;
     const graph: CudaGraph = CudaGraph.capture(this.#session, this.#memory, {
       record: () => {
-        this.#context.capturedWrites = new Set();
+        this.#context.capturedWrites = new CapturedWrites();
         try {
           record();
         } finally {
@@ -276,20 +275,6 @@ function place(buffer: DeviceBuffer, byteOffset: number, byteLength: number): nu
       `expected a range within ${buffer.byteLength} bytes, got ${byteLength} bytes at ${byteOffset}`,
     );
   return addressOfBuffer(buffer) + byteOffset;
-}
-
-/** Adds the buffers that an operator may write. */
-function noteWrites<Name extends OpName>(
-  written: Set<DeviceBuffer>,
-  name: Name,
-  args: OpArguments<Name>,
-): void {
-  const spec: OpSpec = ops[name];
-  const tensors = args as Readonly<Record<string, TensorArgument | undefined>>;
-  for (const [tensor, access] of Object.entries(spec.tensors)) {
-    const buffer = tensors[tensor]?.buffer;
-    if (buffer !== undefined && !access.startsWith("read")) written.add(buffer);
-  }
 }
 
 function shapeLabel<Name extends OpName>(name: Name, args: OpArguments<Name>): string {

@@ -185,6 +185,8 @@ export interface LaunchContext {
   tileMap(matrix: TiledMatrix): Uint8Array;
   /** Whether nothing queued that may still run writes the tensor's buffer, so that a kernel may read it before its predecessor ends. */
   isSettled(tensor: TensorArgument): boolean;
+  /** The same before this operator: for the first kernel of one that writes the tensor itself. */
+  wasSettled(tensor: TensorArgument): boolean;
   /** Queues a fill of `bytes` bytes with one byte value. */
   memset(address: number, byte: number, bytes: number): void;
   /** Queues a copy within the device. */

@@ -128,4 +128,38 @@ export const attentionOps = {
     ],
     floats: ["scale"],
   },
+  rotaryAttentionPaged: {
+    summary:
+      "A decoding layer's rotaryCacheWrite and attentionPaged, bit for bit, in one: row i is the one query row of sequence i, at its last position, and slots[i] is where " +
+      "that position lies by the block table, or negative where its key and value are there already. No sequence reads a slot that another row of the call " +
+      "writes. queryStarts counts 0 .. numSequences. Spends q, which is afterwards as it was or turned.",
+    tensors: {
+      q: "update",
+      k: "read",
+      v: "read",
+      positions: "read",
+      cosSin: "read",
+      slots: "read",
+      kCache: "update",
+      vCache: "update",
+      blockTables: "read",
+      contextLengths: "read",
+      queryStarts: "read",
+      o: "write",
+    },
+    integers: [
+      "numSequences",
+      "numHeads",
+      "numKvHeads",
+      "headDim",
+      "rotaryDim",
+      "blockSize",
+      "maxBlocksPerSequence",
+      "qRowStride",
+      "kRowStride",
+      "vRowStride",
+      "oRowStride",
+    ],
+    floats: ["scale"],
+  },
 } as const satisfies Record<string, OpSpec>;

@@ -40,8 +40,8 @@ export const samplingOps = {
   },
   gatherTokens: {
     summary:
-      "tokens[row] = drawn[sources[row]] where sources[row] >= 0; the other rows keep theirs. All i32: tokens, sources (N), drawn (numDrawn).",
-    tensors: { sources: "read", drawn: "read", tokens: "update" },
+      "tokens[row] = drawn[sources[row]] where sources[row] >= 0, known[row] elsewhere. All i32: tokens, sources, known (N), drawn (numDrawn).",
+    tensors: { sources: "read", drawn: "read", known: "read", tokens: "write" },
     integers: ["numRows", "numDrawn"],
     floats: [],
   },

@@ -5,15 +5,15 @@ import { read, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 export const logitsKernels = {
-  gatherTokens: ({ sources, drawn, tokens, numRows, numDrawn }) => {
+  gatherTokens: ({ sources, drawn, known, tokens, numRows, numDrawn }) => {
     const places = read(sources, numRows);
     const available = read(drawn, numDrawn);
-    const kept = read(tokens, numRows);
+    const gathered = read(known, numRows);
     for (const [row, place] of places.entries()) {
       invariant(place < numDrawn, `place ${place} of ${numDrawn} drawn tokens`);
-      if (place >= 0) kept[row] = available[place];
+      if (place >= 0) gathered[row] = available[place];
     }
-    write(tokens, kept);
+    write(tokens, gathered);
   },
 
   biasLogits: ({ logits, tokens, biases, entryLengths, numRows, vocabSize, maxEntries }) => {

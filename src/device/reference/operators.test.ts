@@ -93,6 +93,7 @@ describe("the reference against PyTorch", () => {
       "quantise",
       "kvCacheWrite",
       "rotaryCacheWrite",
+      "rotaryAttentionPaged",
       "dropout",
       "applyPenalties",
       "sample",

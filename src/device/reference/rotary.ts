@@ -1,4 +1,6 @@
 /** Reference: rotary positions (Su et al., "RoFormer", 2021) over the first components of each head, pairs half a turn apart. */
+import type { OpArguments } from "../contract.ts";
+import { cacheKernels } from "./cache.ts";
 import { read, readRows, write, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
@@ -21,6 +23,26 @@ function turnHeads(
   }
 }
 
+function rotaryCacheWrite(args: OpArguments<"rotaryCacheWrite">): void {
+  const { q, k, v, positions, cosSin, slots, kCache, vCache, numRows, headDim, rotaryDim } = args;
+  const width = args.numHeads * headDim;
+  const kvWidth = args.numKvHeads * headDim;
+  const rowPositions = read(positions, numRows);
+  const rowSlots = read(slots, numRows);
+  for (let row = 0; row < numRows; row++) {
+    const angles = read(cosSin, rotaryDim, rowPositions[row] * rotaryDim);
+    const queries = read(q, width, row * args.qRowStride);
+    turnHeads(queries, angles, { headDim });
+    write(q, queries, row * args.qRowStride);
+    const slot = rowSlots[row];
+    if (slot < 0) continue;
+    const keys = read(k, kvWidth, row * args.kRowStride);
+    turnHeads(keys, angles, { headDim });
+    write(kCache, keys, slot * kvWidth);
+    write(vCache, read(v, kvWidth, row * args.vRowStride), slot * kvWidth);
+  }
+}
+
 export const rotaryKernels = {
   rotary: (args) => {
     const { x, positions, cosSin, y, numRows, numHeads, headDim, rotaryDim, inverse } = args;
@@ -35,23 +57,10 @@ export const rotaryKernels = {
     writeRows(y, values, { numRows, width, stride: args.yRowStride });
   },
 
-  rotaryCacheWrite: (args) => {
-    const { q, k, v, positions, cosSin, slots, kCache, vCache, numRows, headDim, rotaryDim } = args;
-    const width = args.numHeads * headDim;
-    const kvWidth = args.numKvHeads * headDim;
-    const rowPositions = read(positions, numRows);
-    const rowSlots = read(slots, numRows);
-    for (let row = 0; row < numRows; row++) {
-      const angles = read(cosSin, rotaryDim, rowPositions[row] * rotaryDim);
-      const queries = read(q, width, row * args.qRowStride);
-      turnHeads(queries, angles, { headDim });
-      write(q, queries, row * args.qRowStride);
-      const slot = rowSlots[row];
-      if (slot < 0) continue;
-      const keys = read(k, kvWidth, row * args.kRowStride);
-      turnHeads(keys, angles, { headDim });
-      write(kCache, keys, slot * kvWidth);
-      write(vCache, read(v, kvWidth, row * args.vRowStride), slot * kvWidth);
-    }
+  rotaryCacheWrite,
+
+  rotaryAttentionPaged: (args) => {
+    rotaryCacheWrite({ ...args, numRows: args.numSequences });
+    cacheKernels.attentionPaged({ ...args, maxQueryLength: 1 });
   },
 } satisfies Partial<ReferenceKernels>;

@@ -51,6 +51,7 @@ export class DecodeGraphs implements Disposable {
       numSequences: bucket,
       numDraws: bucket,
       maxQueryLength: 1,
+      isDecode: true,
       blockSize,
       maxBlocksPerSequence,
     });

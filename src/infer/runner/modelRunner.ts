@@ -170,11 +170,14 @@ export class ModelRunner implements StepRunner {
   }
 
   /** Hidden states (N, C) of a step. */
-  #hidden({ tokens, sources, batch, shape, adapterRows }: StepInputs): Tensor {
+  #hidden({ tokens: known, sources, batch, shape, adapterRows }: StepInputs): Tensor {
     const context = this.#context;
+    // Not into the step's inputs: what no kernel writes may be read ahead.
+    const tokens = context.empty([shape.numRows], "i32");
     context.device.run("gatherTokens", {
       sources,
       drawn: this.#drawn,
+      known,
       tokens,
       numRows: shape.numRows,
       numDrawn: this.#maxDraws,

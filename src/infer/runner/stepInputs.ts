@@ -21,6 +21,8 @@ export interface StepShape {
   maxBlocksPerSequence: number;
   /** M: slots of the cache that get what others hold. Default 0. */
   numCopies?: number;
+  /** A row for each sequence, which reads nothing that another one writes in the step. Default false. */
+  isDecode?: boolean;
 }
 
 export interface SamplingTensors {
@@ -107,6 +109,7 @@ export class StepInputs implements Disposable {
     this.batch = {
       numSequences,
       maxQueryLength: shape.maxQueryLength,
+      isDecode: shape.isDecode,
       blockSize: shape.blockSize,
       maxBlocksPerSequence,
       positions: field("positions", [numRows]),

@@ -52,7 +52,7 @@ export interface Step<Task> {
   /** Decoding sequences first. */
   readonly pieces: readonly StepPiece<Task>[];
   readonly numRows: number;
-  /** Whether every piece is one row that draws. */
+  /** Whether every piece is one row that draws, and none reads what another one writes in the same step. */
   readonly isDecode: boolean;
 }
 
@@ -146,11 +146,18 @@ export class Scheduler<Task> {
       const count = Math.min(sequence.numToCompute, maxStepRows - numRows);
       if (count > 0) take(sequence, count);
     }
-    if (this.numPreemptions === numPreemptions) this.#admit(() => maxStepRows - numRows, take);
+    // Of those that run already, what they share was written before.
+    let mayReadOthers = false;
+    const admit: typeof take = (sequence, count, copies) => {
+      mayReadOthers ||= sequence.numShared > 0;
+      take(sequence, count, copies);
+    };
+    if (this.numPreemptions === numPreemptions) this.#admit(() => maxStepRows - numRows, admit);
     this.#sources.clear();
     for (const block of this.#kept.splice(0)) this.pool.give(block);
     if (pieces.length === 0) return undefined;
-    return { pieces, numRows, isDecode: pieces.every(({ numRows: count, draws }) => count === 1 && draws) };
+    const isDecode = !mayReadOthers && pieces.every(({ numRows: count, draws }) => count === 1 && draws);
+    return { pieces, numRows, isDecode };
   }
 
   #admit(

@@ -192,6 +192,8 @@ export interface PagedBatch {
   numSequences: number;
   /** Bound on the query rows of any sequence: 1 when decoding. */
   maxQueryLength: number;
+  /** Row i is sequence i's only one, and no sequence reads what another one writes in this step: one pass does it all. Default false. */
+  isDecode?: boolean | undefined;
   blockSize: number;
   maxBlocksPerSequence: number;
   /** i32 (N) */
@@ -236,20 +238,23 @@ export function pagedSelfAttention(
     kRowStride: qkv.width,
     vRowStride: qkv.width,
   };
-  if (rotary === undefined) context.device.run("kvCacheWrite", written);
-  else
-    context.device.run("rotaryCacheWrite", {
-      ...written,
-      q: qkv,
-      positions: batch.positions,
-      cosSin: rotary.cosSin,
-      numHeads,
-      rotaryDim: rotary.rotaryDim,
-      qRowStride: qkv.width,
-    });
-  if (batch.copies !== undefined) copySlots(context, cache, batch.copies);
+  const turned = rotary && {
+    ...written,
+    q: qkv,
+    positions: batch.positions,
+    cosSin: rotary.cosSin,
+    numHeads,
+    rotaryDim: rotary.rotaryDim,
+    qRowStride: qkv.width,
+  };
+  const isOnePass = turned !== undefined && batch.isDecode === true && batch.copies === undefined;
+  if (!isOnePass) {
+    if (turned === undefined) context.device.run("kvCacheWrite", written);
+    else context.device.run("rotaryCacheWrite", turned);
+    if (batch.copies !== undefined) copySlots(context, cache, batch.copies);
+  }
   const o = context.empty([numRows, keyStart], qkv.dtype);
-  context.device.run("attentionPaged", {
+  const attended = {
     q: qkv,
     kCache: cache.keys,
     vCache: cache.values,
@@ -258,7 +263,6 @@ export function pagedSelfAttention(
     queryStarts: batch.queryStarts,
     o,
     numSequences: batch.numSequences,
-    maxQueryLength: batch.maxQueryLength,
     numHeads,
     numKvHeads,
     headDim,
@@ -267,7 +271,9 @@ export function pagedSelfAttention(
     qRowStride: qkv.width,
     oRowStride: keyStart,
     scale: options.scale ?? 1 / Math.sqrt(headDim),
-  });
+  };
+  if (isOnePass) context.device.run("rotaryAttentionPaged", { ...turned, ...attended });
+  else context.device.run("attentionPaged", { ...attended, maxQueryLength: batch.maxQueryLength });
   return o;
 }
 

@@ -1,8 +1,9 @@
 /**
- * Cases of rotary positions and of the paged cache, apart and in one: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
+ * Cases of rotary positions, of the paged cache and of attention over it, apart and in one: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
  * both in one batch, blocks in any order, tables with unused entries.
  */
-import { close, conformanceCase, integers, operand, type ConformanceCase } from "../case.ts";
+import { close, conformanceCase, integers, operand, type Check, type ConformanceCase } from "../case.ts";
+import type { Values } from "../random.ts";
 import { floats, intermediateOf, type TensorDtype } from "./common.ts";
 
 const rotarySettings = [
@@ -289,6 +290,112 @@ export function attentionPagedCase(setting: PagedSetting, dtype: TensorDtype): C
   });
 }
 
+interface RotaryPagedSetting extends Omit<PagedSetting, "sequences"> {
+  /** Context tokens of each sequence. */
+  contexts: readonly number[];
+  rotaryDim: number;
+}
+
+/** Blocks of one and of several heads, one and several splits of a context, one and several chunks of a block table. */
+const rotaryPagedSettings: readonly RotaryPagedSetting[] = [
+  { contexts: [], blockSize: 16, numHeads: 2, numKvHeads: 1, headDim: 32, rotaryDim: 16 },
+  { contexts: [1], blockSize: 16, numHeads: 1, numKvHeads: 1, headDim: 8, rotaryDim: 8 },
+  {
+    contexts: [17, 1, 33, 32],
+    blockSize: 16,
+    numHeads: 4,
+    numKvHeads: 2,
+    headDim: 64,
+    rotaryDim: 64,
+    gap: 256,
+  },
+  { contexts: [300], blockSize: 16, numHeads: 1, numKvHeads: 1, headDim: 64, rotaryDim: 32 },
+  { contexts: [256, 7], blockSize: 16, numHeads: 2, numKvHeads: 1, headDim: 72, rotaryDim: 48 },
+  { contexts: [40, 90, 5], blockSize: 8, numHeads: 10, numKvHeads: 2, headDim: 32, rotaryDim: 16 },
+  { contexts: [130, 65, 64], blockSize: 32, numHeads: 6, numKvHeads: 6, headDim: 16, rotaryDim: 16 },
+  { contexts: [20, 18], blockSize: 16, numHeads: 8, numKvHeads: 1, headDim: 192, rotaryDim: 96 },
+  { contexts: [9, 4], blockSize: 1, numHeads: 2, numKvHeads: 1, headDim: 20, rotaryDim: 12, gap: 1 },
+  {
+    contexts: [300, 129, ...Array.from({ length: 32 }, (_, i) => 1 + (i % 5))],
+    blockSize: 1,
+    numHeads: 1,
+    numKvHeads: 1,
+    headDim: 16,
+    rotaryDim: 16,
+  },
+];
+
+export function rotaryAttentionPagedCase(setting: RotaryPagedSetting, dtype: TensorDtype): ConformanceCase {
+  const { contexts, blockSize, numHeads, numKvHeads, headDim, rotaryDim, gap = 0 } = setting;
+  const label = `${dtype} ${contexts.length} of ${Math.max(0, ...contexts)} block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}`;
+  return conformanceCase("rotaryAttentionPaged", label, (data) => {
+    const numSequences = contexts.length;
+    const blocksOf = contexts.map((length) => Math.ceil(length / blockSize));
+    const maxBlocks = Math.max(1, ...blocksOf) + 1;
+    const numBlocks = blocksOf.reduce((total, blocks) => total + blocks, 0) + 3;
+    const order = data.distinct(numBlocks, numBlocks);
+    const tables = () => tablesOf(blocksOf, maxBlocks, order());
+    const width = numHeads * headDim;
+    const kvWidth = numKvHeads * headDim;
+    const stride = width + 2 * kvWidth + gap;
+    const angles = data.uniform(maxPositions * (rotaryDim / 2), -3, 3);
+    const queries = data.normal(numSequences * width);
+    const cacheOf = () => ({ width: kvWidth, values: data.normal(numBlocks * blockSize * kvWidth) });
+    const rows = () => ({ width: kvWidth, stride, values: data.normal(numSequences * kvWidth) });
+    return {
+      q: operand(dtype, numSequences, { width, stride, values: queries, check: spent(queries, dtype) }),
+      k: operand(dtype, numSequences, rows()),
+      v: operand(dtype, numSequences, rows()),
+      positions: operand("i32", numSequences, { values: data.integers(numSequences, 0, maxPositions) }),
+      cosSin: operand("f32", maxPositions, { width: rotaryDim, values: () => cosSinOf(angles(), rotaryDim) }),
+      slots: operand("i32", numSequences, {
+        values: () =>
+          Float64Array.from(contexts, (context, sequence) => {
+            const block = tables()[sequence * maxBlocks + Math.floor((context - 1) / blockSize)];
+            return sequence % 3 === 2 ? -1 : block * blockSize + ((context - 1) % blockSize);
+          }),
+      }),
+      kCache: operand(dtype, numBlocks * blockSize, { ...cacheOf(), check: close() }),
+      vCache: operand(dtype, numBlocks * blockSize, cacheOf()),
+      blockTables: operand("i32", numSequences, { width: maxBlocks, values: tables }),
+      contextLengths: integers("i32", contexts),
+      queryStarts: integers("i32", [...contexts.keys(), numSequences]),
+      o: operand(dtype, numSequences, {
+        width,
+        stride: width + (gap % 8),
+        check: close({ length: headDim + Math.max(1, ...contexts), intermediate: intermediateOf(dtype) }),
+      }),
+      numSequences,
+      numHeads,
+      numKvHeads,
+      headDim,
+      rotaryDim,
+      blockSize,
+      maxBlocksPerSequence: maxBlocks,
+      qRowStride: stride,
+      kRowStride: stride,
+      vRowStride: stride,
+      oRowStride: width + (gap % 8),
+      scale: 1 / Math.sqrt(headDim),
+    };
+  });
+}
+
+/** Each value as it was, or as the reference turned it. */
+function spent(given: Values, dtype: TensorDtype): Check {
+  const allowance = dtype === "f32" ? 2 ** -20 : 2 ** -6;
+  const isNear = (a: number, b: number): boolean => Math.abs(a - b) <= allowance * Math.max(1, Math.abs(b));
+  return {
+    kind: "judge",
+    judge: (actual, expected) => {
+      const before = given();
+      const index = actual.findIndex((value, i) => !isNear(value, before[i]) && !isNear(value, expected[i]));
+      if (index === -1) return undefined;
+      return `value ${index} is ${actual[index]}, expected ${before[index]} or ${expected[index]}`;
+    },
+  };
+}
+
 /** Blocks dealt out in the given order; -1 in the entries that no token needs. */
 function tablesOf(blocksOf: readonly number[], maxBlocks: number, order: Float64Array): Float64Array {
   const tables = new Float64Array(blocksOf.length * maxBlocks).fill(-1);
@@ -305,5 +412,8 @@ export function cacheCases(): ConformanceCase[] {
     ...kvCacheWriteCases(),
     ...rotaryCacheWriteCases(),
     ...floats.flatMap((dtype) => pagedSettings.map((setting) => attentionPagedCase(setting, dtype))),
+    ...floats.flatMap((dtype) =>
+      rotaryPagedSettings.map((setting) => rotaryAttentionPagedCase(setting, dtype)),
+    ),
   ];
 }

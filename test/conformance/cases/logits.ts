@@ -13,7 +13,8 @@ function gatherCases(): ConformanceCase[] {
     conformanceCase("gatherTokens", `${numRows} rows`, (data) => ({
       sources: operand("i32", numRows, { values: data.integers(numRows, -1, 5) }),
       drawn: numbers("i32", [9, 8, 7, 6, 255_999]),
-      tokens: operand("i32", numRows, { values: data.integers(numRows, 0, 100) }),
+      known: operand("i32", numRows, { values: data.integers(numRows, 0, 100) }),
+      tokens: operand("i32", numRows),
       numRows,
       numDrawn: 5,
     })),

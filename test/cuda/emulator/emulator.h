@@ -2,7 +2,7 @@
 // come, and barriers when all threads have. For finding wrong kernels where there is no GPU, not for speed. What it shows that a
 // GPU may hide: waits for asynchronous copies that are missing (data arrive as late as they may), divergence at
 // warp-wide instructions, and missing barriers (warps run as far apart as barriers allow; NAUTILUS_EMULATOR_ORDER=reverse turns
-// their order round, and NAUTILUS_EMULATOR_COPIES=early lets copies arrive at once).
+// their order and that of the blocks round, and NAUTILUS_EMULATOR_COPIES=early lets copies arrive at once).
 // x86-64 with g++ or clang.
 #pragma once
 #include <cmath>
@@ -263,10 +263,11 @@ void launch(const char* name, void (*kernel)(Values...), const int* extents, lon
   block.grid = {unsigned(extents[0]), unsigned(extents[1]), unsigned(extents[2])};
   block.size = {unsigned(extents[3]), unsigned(extents[4]), unsigned(extents[5])};
   if (shared_bytes > long(sizeof(dynamic_memory))) fail("too much shared memory");
+  const auto place = [](unsigned i, unsigned size) { return reverse_order() ? size - 1 - i : i; };
   for (unsigned z = 0; z < block.grid.z; z++)
     for (unsigned y = 0; y < block.grid.y; y++)
       for (unsigned x = 0; x < block.grid.x; x++) {
-        block.index = {x, y, z};
+        block.index = {place(x, block.grid.x), place(y, block.grid.y), place(z, block.grid.z)};
         // NaN, so that reading what nothing has written shows; what lies beyond the block's share too.
         memset(dynamic_memory, 0xff, size_t(shared_bytes) + 4096 < sizeof(dynamic_memory) ? shared_bytes + 4096 : sizeof(dynamic_memory));
         run_block();

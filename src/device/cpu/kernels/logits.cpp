@@ -85,11 +85,11 @@ bool have_dtype(int64_t dtype, std::initializer_list<nt_tensor> tensors) {
 }  // namespace
 
 NT_OP(gather_tokens) {
-  if (!have_dtype(i32, {args.sources, args.drawn, args.tokens})) return unsupported;
-  const int32_t *sources = data<int32_t>(args.sources), *drawn = data<int32_t>(args.drawn);
+  if (!have_dtype(i32, {args.sources, args.drawn, args.known, args.tokens})) return unsupported;
+  const int32_t *sources = data<int32_t>(args.sources), *drawn = data<int32_t>(args.drawn), *known = data<int32_t>(args.known);
   for (int64_t row = 0; row < args.num_rows; row++) {
     if (sources[row] >= args.num_drawn) return bad_argument;
-    if (sources[row] >= 0) data<int32_t>(args.tokens)[row] = drawn[sources[row]];
+    data<int32_t>(args.tokens)[row] = sources[row] >= 0 ? drawn[sources[row]] : known[row];
   }
   return ok;
 }

@@ -82,4 +82,31 @@ NT_OP(rotary_cache_write) {
   });
 }
 
+/* Reading the cache takes the time: nothing to win by turning queries on the way. */
+NT_OP(rotary_attention_paged) {
+  const nt_rotary_cache_write_args written{args.q,          args.k,           args.v,        args.positions,
+                                           args.cos_sin,    args.slots,       args.k_cache,  args.v_cache,
+                                           args.num_sequences, args.num_heads, args.num_kv_heads, args.head_dim,
+                                           args.rotary_dim, args.q_row_stride, args.k_row_stride, args.v_row_stride};
+  const nt_attention_paged_args attended{args.q,
+                                         args.k_cache,
+                                         args.v_cache,
+                                         args.block_tables,
+                                         args.context_lengths,
+                                         args.query_starts,
+                                         args.o,
+                                         args.num_sequences,
+                                         1,
+                                         args.num_heads,
+                                         args.num_kv_heads,
+                                         args.head_dim,
+                                         args.block_size,
+                                         args.max_blocks_per_sequence,
+                                         args.q_row_stride,
+                                         args.o_row_stride,
+                                         args.scale};
+  const int32_t status = nt_rotary_cache_write(reinterpret_cast<const int64_t*>(&written));
+  return status == ok ? nt_attention_paged(reinterpret_cast<const int64_t*>(&attended)) : status;
+}
+
 }  // namespace nt

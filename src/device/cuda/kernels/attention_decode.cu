@@ -1,7 +1,8 @@
 // Attention of single query rows over a paged cache, bound by reading the keys and values once. A block owns one sequence, one key/value
 // head with up to GROUP of its query heads, and one share ("split") of the context; the last block to store its part of several
 // splits adds them up. How many splits a sequence really uses hangs on its length, which is read on the device, so a
-// captured graph serves any length up to its maxima.
+// captured graph serves any length up to its maxima. rotary_attention_decode_* also turn the rows by their positions and store the keys and
+// values of each sequence's last row, which no other row may read.
 // Defines: T (type of q, cache and o), HEAD_DIM (a padded head size: 64, 128, 256), THREADS of a block, UNROLL (keys per lane and step),
 // MIN_BLOCKS_1, _2 and _4 per multiprocessor, by query heads. Source: Dao et al., "Flash-Decoding", 2023.
 
@@ -32,7 +33,27 @@ struct Decode {
   float scale_log2;
 };
 
+// What rotary_attention_decode_* need beside: the newest row of each sequence, of which row i is sequence i's.
+struct Newest {
+  const T* k;
+  const T* v;
+  const int32_t* positions;
+  const float* cos_sin;
+  const int32_t* slots;
+  T* k_cache;
+  T* v_cache;
+  int64_t k_row_stride;
+  int64_t v_row_stride;
+  int rotary_dim;
+  // What nothing that may still run writes: the step's inputs, and beside them the caches.
+  int are_inputs_settled;
+  int are_caches_settled;
+};
+
 constexpr int threads = THREADS;
+// What registers are shared out to: in a block of many threads more than there are, so that a product's block of 320 threads with 48 registers
+// each fits beside it and streams its weight meanwhile.
+constexpr int bound = threads < 512 ? threads : threads + 128;
 constexpr int num_warps = threads / 32;
 constexpr int count = Pack<T>::count;
 constexpr int packs_per_head = HEAD_DIM / count;
@@ -53,6 +74,8 @@ struct Share {
   int num_splits;
 };
 __device__ __forceinline__ Share share_of(const Decode& args, int context, int split) {
+  // Without the divisions, where there is nothing to divide.
+  if (args.num_splits == 1 || context <= args.min_split_tokens) return {split == 0 ? 0 : context, context, 1};
   const int used = larger(1, smaller(args.num_splits, ceil_div(context, args.min_split_tokens)));
   const int tokens = ceil_div(ceil_div(context, used), 16) * 16;
   return {smaller(context, split * tokens), smaller(context, (split + 1) * tokens), ceil_div(context, larger(tokens, 1))};
@@ -94,17 +117,23 @@ struct Keys {
   int first_block;
 };
 
-// Starts the reads of the keys from token `first` on that are before `end`.
+// The token that a lane has of the step from token `first` on.
+__device__ __forceinline__ int token_of(int first, int u) {
+  return first + (u * num_warps + (threadIdx.x >> 5)) * keys_per_warp + (threadIdx.x & 31) / lanes_per_key;
+}
+
+// Starts the reads of the keys from token `first` on that are before `end`; of those from `stored` on, which are not in the cache, only the
+// places are counted.
 template <int unroll>
-__device__ __forceinline__ void read_step(const Decode& args, const Keys& from, Step<unroll>& step, int first, int end) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int sub = lane / lanes_per_key, sub_lane = lane % lanes_per_key;
+__device__ __forceinline__ void read_step(const Decode& args, const Keys& from, Step<unroll>& step, int first, int end, int stored) {
+  const int sub_lane = (threadIdx.x & 31) % lanes_per_key;
 #pragma unroll
   for (int u = 0; u < unroll; u++) {
-    const int token = first + (u * num_warps + warp) * keys_per_warp + sub;
+    const int token = token_of(first, u);
     step.is_key[u] = token < end;
+    const bool is_stored = token < smaller(end, stored);
     int64_t at = 0;
-    if (step.is_key[u]) {
+    if (is_stored) {
       const int block = args.block_shift >= 0 ? token >> args.block_shift : token / args.block_size;
       const int slot = from.blocks[block - from.first_block] * args.block_size + (token - block * args.block_size);
       at = slot * from.slot_stride;
@@ -112,11 +141,83 @@ __device__ __forceinline__ void read_step(const Decode& args, const Keys& from, 
 #pragma unroll
     for (int p = 0; p < packs_per_lane; p++) {
       const int dim = (sub_lane + p * lanes_per_key) * count;
-      const bool is_inside = step.is_key[u] && dim < args.head_dim;
+      const bool is_inside = is_stored && dim < args.head_dim;
       step.keys[u][p] = is_inside ? load_pack_streaming(from.k_head + at + dim) : Pack<T>{};
       step.values[u][p] = is_inside ? load_pack_streaming(from.v_head + at + dim) : Pack<T>{};
     }
   }
+}
+
+// The key and value of the sequence's last row, in shared memory: each lane reads there what it wrote itself.
+struct Row {
+  Pack<T> key[packs_per_head];
+  Pack<T> value[packs_per_head];
+};
+
+// Puts them into the step from token `first` on, if token `newest` is one of this lane's.
+template <int unroll>
+__device__ __forceinline__ void insert(Step<unroll>& step, int first, int newest, const Row& row) {
+  const int sub_lane = (threadIdx.x & 31) % lanes_per_key;
+#pragma unroll
+  for (int u = 0; u < unroll; u++) {
+    if (token_of(first, u) != newest) continue;
+#pragma unroll
+    for (int p = 0; p < packs_per_lane; p++) {
+      step.keys[u][p] = row.key[sub_lane + p * lanes_per_key];
+      step.values[u][p] = row.value[sub_lane + p * lanes_per_key];
+    }
+  }
+}
+
+// How one of this lane's packs turns at a position, with its partner half of what turns away.
+struct Turn {
+  // 0 for a pack that does not turn.
+  int partner;
+  float cosines[count];
+  // With the sign that the partner's share has.
+  float sines[count];
+};
+
+__device__ __forceinline__ Turn load_turn(const Newest& newest, int position, int p) {
+  const int half = newest.rotary_dim / 2;
+  const int dim = ((threadIdx.x & 31) % lanes_per_key + p * lanes_per_key) * count;
+  Turn turn{};
+  if (dim >= newest.rotary_dim) return turn;
+  const bool is_first = dim < half;
+  const float* pair = newest.cos_sin + int64_t(position) * newest.rotary_dim + (is_first ? dim : dim - half);
+  turn.partner = is_first ? half : -half;
+  load_floats(pair, false, 0, turn.cosines);
+  load_floats(pair, false, half, turn.sines);
+#pragma unroll
+  for (int i = 0; i < count; i++) turn.sines[i] = is_first ? -turn.sines[i] : turn.sines[i];
+  return turn;
+}
+
+// One of this lane's packs of a newest row.
+struct NewestPacks {
+  Pack<T> key;
+  Pack<T> partner;
+  Pack<T> value;
+};
+
+__device__ __forceinline__ NewestPacks load_row(const Decode& args, const Newest& newest, const Turn& turn, int sequence, int kv_head,
+                                                int p) {
+  const int dim = ((threadIdx.x & 31) % lanes_per_key + p * lanes_per_key) * count;
+  if (dim >= args.head_dim) return {};
+  const T* key = newest.k + sequence * newest.k_row_stride + kv_head * args.head_dim + dim;
+  return {load_pack(key), load_pack(key + turn.partner),
+          load_pack(newest.v + sequence * newest.v_row_stride + kv_head * args.head_dim + dim)};
+}
+
+// The same bits as rotary.cu's: of the two products, the partner's is rounded before the sum; the sum is rounded to T.
+__device__ __forceinline__ Pack<T> turned(const Turn& turn, const Pack<T>& own, const Pack<T>& partner) {
+  if (turn.partner == 0) return own;
+  float values[count], others[count];
+  unpack(own, values);
+  unpack(partner, others);
+#pragma unroll
+  for (int i = 0; i < count; i++) values[i] = fmaf(values[i], turn.cosines[i], others[i] * turn.sines[i]);
+  return pack_of(values);
 }
 
 // Takes a step's keys and values into the running softmax.
@@ -226,40 +327,126 @@ __device__ __forceinline__ void combine(const Decode& args, const Parts& parts) 
   }
 }
 
-template <int group>
-__device__ __forceinline__ void decode(const Decode& args) {
+// The warp that has token `newest` among its keys, of a share whose first chunk of the table begins with `first_block`.
+template <int unroll>
+__device__ __forceinline__ int owner_of(const Decode& args, const Share& share, int first_block, int newest) {
+  constexpr int keys_per_step = num_warps * keys_per_warp * unroll;
+  const int chunk_tokens = chunk_blocks * args.block_size, within = newest - first_block * args.block_size;
+  const int base = within < chunk_tokens ? share.start : newest - within % chunk_tokens;
+  return (newest - base) % keys_per_step / keys_per_warp % num_warps;
+}
+
+// Entries of the table of the tokens from `base` on.
+__device__ __forceinline__ int first_block_of(const Decode& args, int base) {
+  return args.block_shift >= 0 ? base >> args.block_shift : base / args.block_size;
+}
+
+template <int group, bool turns>
+__device__ __forceinline__ void decode(const Decode& args, const Newest& newest) {
   constexpr int unroll = unroll_for<group>;
   constexpr int keys_per_step = num_warps * keys_per_warp * unroll;
   __shared__ int blocks[chunk_blocks];
   __shared__ float merged[num_warps][HEAD_DIM + 2];
+  __shared__ Row newest_row;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int sub_lane = lane % lanes_per_key;
   const int sequence = blockIdx.z, split = blockIdx.x;
   const int32_t* table = args.block_tables + int64_t(sequence) * args.max_blocks;
+  allow_next_kernel();
+  if (!turns || !newest.are_inputs_settled) wait_for_previous_kernel();
   // Loaded together: one waiting for memory instead of three.
-  const int early_block = args.num_splits == 1 ? table[smaller(int(threadIdx.x), args.max_blocks - 1)] : 0;
-  const int query_row = args.query_starts[sequence], next_query_row = args.query_starts[sequence + 1];
+  const int early_block = table[smaller(int(threadIdx.x), args.max_blocks - 1)];
   const int context = args.context_lengths[sequence];
-  // Rows of longer queries are the tiled kernel's.
-  if (next_query_row - query_row != 1) return;
+  int query_row = sequence, position = 0, slot = -1;
+  if constexpr (turns) {
+    position = newest.positions[sequence];
+    slot = newest.slots[sequence];
+  } else {
+    query_row = args.query_starts[sequence];
+    // Rows of longer queries are the tiled kernel's.
+    if (args.query_starts[sequence + 1] - query_row != 1) return;
+  }
   const Share share = share_of(args, context, split);
+  // The first split's blocks wait for the previous kernel, so that this one does not end before it.
   if (split >= larger(1, share.num_splits)) return;
 
   const int heads_per_kv_head = args.num_heads / args.num_kv_heads;
   const int chunks_of_group = ceil_div(heads_per_kv_head, group);
-  const int kv_head = blockIdx.y / chunks_of_group;
-  const int first_head = kv_head * heads_per_kv_head + blockIdx.y % chunks_of_group * group;
+  const int kv_head = blockIdx.y / chunks_of_group, chunk_of_group = blockIdx.y % chunks_of_group;
+  const int first_head = kv_head * heads_per_kv_head + chunk_of_group * group;
   const int num_group_heads = smaller(group, (kv_head + 1) * heads_per_kv_head - first_head);
 
-  Pack<T> q_packs[group][packs_per_lane];
+  Keys from;
+  from.k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
+  from.v_head = args.v_cache + int64_t(kv_head) * args.head_dim;
+  from.blocks = blocks;
+  from.slot_stride = int64_t(args.num_kv_heads) * args.head_dim;
+
+  // The split's first chunk of the table: the one that is read already, if that holds the whole share.
+  const bool is_early = share.end <= chunk_blocks * args.block_size;
+  int base = share.start;
+  from.first_block = is_early ? 0 : first_block_of(args, base);
+  int end = smaller(share.end, (from.first_block + chunk_blocks) * args.block_size);
+  blocks[threadIdx.x] = is_early ? early_block : table[smaller(from.first_block + int(threadIdx.x), args.max_blocks - 1)];
+
+  // A row that goes nowhere finds its key in the cache.
+  const bool has_newest = turns && share.end == context && slot >= 0;
+  const int newest_token = has_newest ? context - 1 : -1, stored = has_newest ? context - 1 : share.end;
+  // The warp that meets the newest token turns its key.
+  const bool is_owner = has_newest && warp == owner_of<unroll>(args, share, from.first_block, newest_token);
+  // Of several packs the angles take too many registers to wait in.
+  constexpr bool turns_early = turns && packs_per_lane == 1;
+  Turn turn{};
+  if constexpr (turns_early) turn = load_turn(newest, position, 0);
+  __syncthreads();
+  if (turns && !newest.are_caches_settled) wait_for_previous_kernel();
+  Step<unroll> even, odd;
+  read_step(args, from, even, base, end, stored);
+
+  float q[group][packs_per_lane * count];
+  if constexpr (turns) wait_for_previous_kernel();
+  // What the warp of the newest token waits for is under way before the queries are.
+  NewestPacks row{};
+  if constexpr (turns_early) {
+    if (is_owner) row = load_row(args, newest, turn, sequence, kv_head, 0);
+  }
 #pragma unroll
   for (int p = 0; p < packs_per_lane; p++) {
     const int dim = (sub_lane + p * lanes_per_key) * count;
+    if constexpr (turns && !turns_early) turn = load_turn(newest, position, p);
+    Pack<T> own[group], partners[group];
 #pragma unroll
     for (int h = 0; h < group; h++) {
-      q_packs[h][p] = Pack<T>{};
-      if (dim < args.head_dim && h < num_group_heads)
-        q_packs[h][p] = load_pack(args.q + query_row * args.q_row_stride + int64_t(first_head + h) * args.head_dim + dim);
+      own[h] = partners[h] = Pack<T>{};
+      if (dim >= args.head_dim || h >= num_group_heads) continue;
+      const T* at = args.q + query_row * args.q_row_stride + int64_t(first_head + h) * args.head_dim + dim;
+      own[h] = load_pack(at);
+      if constexpr (turns) partners[h] = load_pack(at + turn.partner);
+    }
+#pragma unroll
+    for (int h = 0; h < group; h++) {
+      float values[count];
+      unpack(turns ? turned(turn, own[h], partners[h]) : own[h], values);
+#pragma unroll
+      for (int i = 0; i < count; i++) q[h][p * count + i] = values[i] * args.scale_log2;
+    }
+  }
+  if (is_owner) {
+#pragma unroll 1
+    for (int p = 0; p < packs_per_lane; p++) {
+      if constexpr (!turns_early) {
+        turn = load_turn(newest, position, p);
+        row = load_row(args, newest, turn, sequence, kv_head, p);
+      }
+      const int pack = sub_lane + p * lanes_per_key;
+      row.key = turned(turn, row.key, row.partner);
+      newest_row.key[pack] = row.key;
+      newest_row.value[pack] = row.value;
+      // Of several blocks of its head, one stores it.
+      if (lane >= lanes_per_key || chunk_of_group != 0 || pack * count >= args.head_dim) continue;
+      const int64_t to = slot * from.slot_stride + kv_head * args.head_dim + pack * count;
+      store_pack(newest.k_cache + to, row.key);
+      store_pack(newest.v_cache + to, row.value);
     }
   }
 
@@ -271,45 +458,24 @@ __device__ __forceinline__ void decode(const Decode& args) {
 #pragma unroll
     for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] = 0.0f;
   }
-  float q[group][packs_per_lane * count];
-  Keys from;
-  from.k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
-  from.v_head = args.v_cache + int64_t(kv_head) * args.head_dim;
-  from.blocks = blocks;
-  from.slot_stride = int64_t(args.num_kv_heads) * args.head_dim;
-
-  bool has_q = false;
-  for (int base = share.start; base < share.end;) {
-    from.first_block = args.block_shift >= 0 ? base >> args.block_shift : base / args.block_size;
-    const int end = smaller(share.end, (from.first_block + chunk_blocks) * args.block_size);
-    const int block = from.first_block + threadIdx.x;
-    const bool is_early = args.num_splits == 1 && from.first_block == 0;
-    __syncthreads();
-    blocks[threadIdx.x] = is_early ? early_block : table[smaller(block, args.max_blocks - 1)];
-    __syncthreads();
-    Step<unroll> even, odd;
-    read_step(args, from, even, base, end);
-    if (!has_q) {
-      has_q = true;
-#pragma unroll
-      for (int h = 0; h < group; h++) {
-#pragma unroll
-        for (int p = 0; p < packs_per_lane; p++) {
-          float values[count];
-          unpack(q_packs[h][p], values);
-#pragma unroll
-          for (int i = 0; i < count; i++) q[h][p * count + i] = values[i] * args.scale_log2;
-        }
-      }
-    }
+  while (base < share.end) {
     for (int step = base; step < end; step += 2 * keys_per_step) {
-      read_step(args, from, odd, step + keys_per_step, end);
+      read_step(args, from, odd, step + keys_per_step, end, stored);
+      if constexpr (turns) insert(even, step, newest_token, newest_row);
       attend<group, unroll>(state, even, q);
       if (step + keys_per_step >= end) break;
-      read_step(args, from, even, step + 2 * keys_per_step, end);
+      read_step(args, from, even, step + 2 * keys_per_step, end, stored);
+      if constexpr (turns) insert(odd, step + keys_per_step, newest_token, newest_row);
       attend<group, unroll>(state, odd, q);
     }
     base = end;
+    if (base >= share.end) break;
+    from.first_block = first_block_of(args, base);
+    end = smaller(share.end, (from.first_block + chunk_blocks) * args.block_size);
+    __syncthreads();
+    blocks[threadIdx.x] = table[smaller(from.first_block + int(threadIdx.x), args.max_blocks - 1)];
+    __syncthreads();
+    read_step(args, from, even, base, end, stored);
   }
 
   const bool is_final = args.num_splits == 1 || share.num_splits <= 1;
@@ -325,7 +491,7 @@ __device__ __forceinline__ void decode(const Decode& args) {
       for (int i = 0; i < packs_per_lane * count; i++) other[i] = __shfl_xor_sync(full_mask, state.output[h][i], offset);
       merge(state, h, high, sum, other);
     }
-    __syncthreads();
+    if (h > 0) __syncthreads();
     if (lane < lanes_per_key) {
 #pragma unroll
       for (int p = 0; p < packs_per_lane; p++) {
@@ -371,15 +537,23 @@ __device__ __forceinline__ void decode(const Decode& args) {
 }
 
 // Grid (splits, key/value heads * chunks of their group, sequences).
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_1) attention_decode_1(Decode args) {
-  begin_after_previous();
-  decode<1>(args);
+extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_1) attention_decode_1(Decode args) {
+  decode<1, false>(args, {});
 }
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_2) attention_decode_2(Decode args) {
-  begin_after_previous();
-  decode<2>(args);
+extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_2) attention_decode_2(Decode args) {
+  decode<2, false>(args, {});
 }
 extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) attention_decode_4(Decode args) {
-  begin_after_previous();
-  decode<4>(args);
+  decode<4, false>(args, {});
+}
+
+// The same grid. Needs whole packs of half of rotary_dim, too, and rows of angles that 16-byte accesses reach.
+extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_1) rotary_attention_decode_1(Decode args, Newest newest) {
+  decode<1, true>(args, newest);
+}
+extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_2) rotary_attention_decode_2(Decode args, Newest newest) {
+  decode<2, true>(args, newest);
+}
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) rotary_attention_decode_4(Decode args, Newest newest) {
+  decode<4, true>(args, newest);
 }

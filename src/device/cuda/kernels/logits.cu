@@ -1,9 +1,10 @@
 // What stands between the logits and the draw, and log-probabilities of given tokens.
 
-extern "C" __global__ void gather_tokens(const int32_t* sources, const int32_t* drawn, int32_t* tokens, int num_rows) {
+extern "C" __global__ void gather_tokens(const int32_t* sources, const int32_t* drawn, const int32_t* known, int32_t* tokens,
+                                         int num_rows) {
   begin_after_previous();
   const int row = blockIdx.x * blockDim.x + threadIdx.x;
-  if (row < num_rows && sources[row] >= 0) tokens[row] = drawn[sources[row]];
+  if (row < num_rows) tokens[row] = sources[row] >= 0 ? drawn[sources[row]] : known[row];
 }
 
 // One block per row; the tokens of a row differ, so no two threads meet.

@@ -21,12 +21,13 @@ function expectF32(op: OpName, logits: TensorArgument): void {
 }
 
 export const logitsKernels = {
-  gatherTokens: (context, { sources, drawn, tokens, numRows }) => {
+  gatherTokens: (context, { sources, drawn, known, tokens, numRows }) => {
     if (numRows === 0) return;
     const shape = { grid: ceilDiv(numRows, threads), block: threads };
     context.launch(gatherTokens, overlapping(context, shape), [
       pointer(sources),
       pointer(drawn),
+      pointer(known),
       pointer(tokens),
       i32(numRows),
     ]);

@@ -1,5 +1,5 @@
 /**
- * Launchers of kvCacheWrite and attentionPaged. Sequences with one query row take the decoding kernel, others the tiled one; which of
+ * Launchers of kvCacheWrite, attentionPaged and rotaryAttentionPaged. Sequences with one query row take the decoding kernel, others the tiled one; which of
  * them has what to do is read on the device, so the grids hang on maxima alone.
  */
 import { DtypeError, invariant } from "../../../base/index.ts";
@@ -21,8 +21,12 @@ import {
 } from "../launcher.ts";
 import { attentionDtype, forwardPaged } from "./attention.ts";
 import { allowsPacks, ceilDiv, clamp, overlapping, packSize } from "./grid.ts";
+import { rotaryKernels } from "./rotary.ts";
 
 type PagedArguments = OpArguments<"attentionPaged">;
+type RotaryPagedArguments = OpArguments<"rotaryAttentionPaged">;
+/** What both operators have. */
+type DecodeArguments = Omit<PagedArguments, "maxQueryLength">;
 
 const cacheWrite = perFloat("kv_cache.cu", "kv_cache_write");
 
@@ -51,7 +55,7 @@ type DecodeFormName = keyof typeof decodeForms;
 
 type DecodeKernels = ReadonlyMap<string, KernelReference>;
 
-function decodeFamily(dtype: "f32" | "bf16"): DecodeKernels {
+function decodeFamily(dtype: "f32" | "bf16", name: string): DecodeKernels {
   const kernels = new Map<string, KernelReference>();
   for (const [form, { threads, unroll, residentBlocks }] of Object.entries(decodeForms))
     for (const headDim of decodeHeadDims)
@@ -60,7 +64,7 @@ function decodeFamily(dtype: "f32" | "bf16"): DecodeKernels {
           `${form} ${headDim} ${group}`,
           kernel({
             file: "attention_decode.cu",
-            entry: `attention_decode_${group}`,
+            entry: `${name}_${group}`,
             defines: {
               T: cudaTypes[dtype],
               HEAD_DIM: headDim,
@@ -75,7 +79,14 @@ function decodeFamily(dtype: "f32" | "bf16"): DecodeKernels {
   return kernels;
 }
 
-const decodeKernels = { f32: decodeFamily("f32"), bf16: decodeFamily("bf16") } as const;
+const decodeKernels = {
+  f32: decodeFamily("f32", "attention_decode"),
+  bf16: decodeFamily("bf16", "attention_decode"),
+} as const;
+const rotaryDecodeKernels = {
+  f32: decodeFamily("f32", "rotary_attention_decode"),
+  bf16: decodeFamily("bf16", "rotary_attention_decode"),
+} as const;
 const decodeAny = perFloat("attention_any.cu", "attention_paged_any");
 
 const cacheThreads = 256;
@@ -93,7 +104,7 @@ function shiftOf(blockSize: number): number {
 /** How many blocks share one context: enough to fill the GPU at the batch's size, no more than the longest context is worth. */
 function numSplitsFor(
   context: LaunchContext,
-  args: PagedArguments,
+  args: DecodeArguments,
   { form, group, blocksPerSplit }: { form: DecodeForm; group: DecodeGroup; blocksPerSplit: number },
 ): number {
   if (blocksPerSplit > mostArrivals) return 1;
@@ -102,7 +113,11 @@ function numSplitsFor(
   return clamp(Math.min(wanted, ceilDiv(longestContext, form.minSplitTokens)), 1, mostSplits);
 }
 
-function decode(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf16"): void {
+function decode(
+  context: LaunchContext,
+  args: DecodeArguments,
+  { family, added = [] }: { family: DecodeKernels; added?: readonly KernelParameter[] },
+): void {
   const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
   const { numSequences, numHeads, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
   const groupSize = numHeads / numKvHeads;
@@ -130,11 +145,38 @@ function decode(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf
     i32(numSplits),
     i32(form.minSplitTokens),
     f32(args.scale * Math.LOG2E),
+    ...added,
   ];
-  const chosen = decodeKernels[dtype].get(`${formName} ${paddedHeadDim(headDim)} ${group}`);
+  const chosen = family.get(`${formName} ${paddedHeadDim(headDim)} ${group}`);
   invariant(chosen !== undefined, "a decoding kernel for every size of head and group");
   const grid = [numSplits, headBlocks, numSequences] as const;
   context.launch(chosen, overlapping(context, { grid, block: form.threads }), parameters);
+}
+
+/** The kernel's second structure: what turns, where it goes, and what may be read before the kernel's predecessors end. */
+function newestRow(context: LaunchContext, args: RotaryPagedArguments): KernelParameter[] {
+  const { k, v, positions, cosSin, slots, kCache, vCache, blockTables, contextLengths } = args;
+  const inputs = [positions, cosSin, slots, blockTables, contextLengths];
+  const areInputsSettled = inputs.every((tensor) => context.wasSettled(tensor));
+  const areCachesSettled = areInputsSettled && context.wasSettled(kCache) && context.wasSettled(vCache);
+  return [
+    ...[k, v, positions, cosSin, slots, kCache, vCache].map(pointer),
+    i64(args.kRowStride),
+    i64(args.vRowStride),
+    i32(args.rotaryDim),
+    i32(Number(areInputsSettled)),
+    i32(Number(areCachesSettled)),
+  ];
+}
+
+function canDecode(
+  args: Pick<PagedArguments, "q" | "kCache" | "vCache" | "o" | "headDim" | "qRowStride" | "oRowStride">,
+): boolean {
+  const { q, kCache, vCache, o, headDim, qRowStride, oRowStride } = args;
+  return (
+    allowsPacks([q, kCache, vCache, o], [headDim, qRowStride, oRowStride]) &&
+    decodeHeadDims.some((size) => size >= headDim)
+  );
 }
 
 function paddedHeadDim(headDim: number): number {
@@ -158,6 +200,18 @@ function pagedAny(context: LaunchContext, args: PagedArguments, dtype: "f32" | "
   ]);
 }
 
+function attentionPaged(context: LaunchContext, args: PagedArguments): void {
+  const { q, kCache, vCache, o, headDim, maxQueryLength, numSequences } = args;
+  const dtype = attentionDtype("attentionPaged", [q, kCache, vCache, o], headDim);
+  if (numSequences === 0 || maxQueryLength === 0) return;
+  if (!canDecode(args) || (maxQueryLength > 1 && dtype === "f32")) {
+    pagedAny(context, args, dtype);
+    return;
+  }
+  if (maxQueryLength > 1) forwardPaged(context, args, shiftOf(args.blockSize));
+  decode(context, args, { family: decodeKernels[dtype] });
+}
+
 export const pagedAttentionKernels = {
   kvCacheWrite: (context, args) => {
     const { k, v, slots, kCache, vCache, numRows, numKvHeads, headDim, kRowStride, vRowStride } = args;
@@ -175,17 +229,17 @@ export const pagedAttentionKernels = {
     ]);
   },
 
-  attentionPaged: (context, args) => {
-    const { q, kCache, vCache, o, headDim, qRowStride, oRowStride, maxQueryLength, numSequences } = args;
-    const dtype = attentionDtype("attentionPaged", [q, kCache, vCache, o], headDim);
-    if (numSequences === 0 || maxQueryLength === 0) return;
-    const usesPacks = allowsPacks([q, kCache, vCache, o], [headDim, qRowStride, oRowStride]);
-    const isDecodable = decodeHeadDims.some((size) => size >= headDim);
-    if (!usesPacks || !isDecodable || (maxQueryLength > 1 && dtype === "f32")) {
-      pagedAny(context, args, dtype);
+  attentionPaged,
+
+  rotaryAttentionPaged: (context, args) => {
+    const { q, k, v, kCache, vCache, cosSin, o, headDim, kRowStride, vRowStride, rotaryDim } = args;
+    const dtype = attentionDtype("rotaryAttentionPaged", [q, k, v, kCache, vCache, o], headDim);
+    if (args.numSequences === 0) return;
+    if (canDecode(args) && allowsPacks([q, k, v, cosSin], [kRowStride, vRowStride, rotaryDim / 2])) {
+      decode(context, args, { family: rotaryDecodeKernels[dtype], added: newestRow(context, args) });
       return;
     }
-    if (maxQueryLength > 1) forwardPaged(context, args, shiftOf(args.blockSize));
-    decode(context, args, dtype);
+    rotaryKernels.rotaryCacheWrite(context, { ...args, numRows: args.numSequences });
+    attentionPaged(context, { ...args, maxQueryLength: 1 });
   },
 } satisfies CudaKernels;

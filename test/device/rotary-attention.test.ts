@@ -1,0 +1,140 @@
+/** A decoding layer's attention in one pass against rotaryCacheWrite and attentionPaged one after the other: the same bits on every device. */
+import { expect, it, type TestContext } from "vitest";
+import { dtypeBytes } from "../../src/base/index.ts";
+import type { Device, TensorArgument } from "../../src/device/index.ts";
+import { EmulatedCudaDevice } from "../cuda/emulator/device.ts";
+import { placeTensor, readTensor } from "../host-tensors.ts";
+import { openOrSkip } from "../open-device.ts";
+
+interface Layout {
+  /** Context tokens of each sequence; of every third one the last position is in the cache already. */
+  contexts: readonly number[];
+  numHeads: number;
+  numKvHeads: number;
+  headDim: number;
+  rotaryDim: number;
+  blockSize: number;
+}
+
+const blocks16 = { blockSize: 16 };
+const layouts: readonly Layout[] = [
+  { contexts: [160], numHeads: 2, numKvHeads: 2, headDim: 128, rotaryDim: 64, ...blocks16 },
+  { contexts: [700, 257, 5], numHeads: 1, numKvHeads: 1, headDim: 64, rotaryDim: 64, ...blocks16 },
+  { contexts: [33, 150, 17, 16, 1], numHeads: 6, numKvHeads: 3, headDim: 64, rotaryDim: 32, ...blocks16 },
+  { contexts: [90, 130, 64], numHeads: 10, numKvHeads: 2, headDim: 32, rotaryDim: 16, blockSize: 8 },
+  { contexts: [70, 40], numHeads: 7, numKvHeads: 1, headDim: 256, rotaryDim: 96, ...blocks16 },
+  { contexts: [7, 12], numHeads: 2, numKvHeads: 1, headDim: 10, rotaryDim: 6, blockSize: 4 },
+];
+
+async function open(kind: string, test: TestContext): Promise<Device> {
+  if (kind !== "emulator") return openOrSkip(kind as "reference" | "cpu" | "cuda", test);
+  if (process.env["NAUTILUS_EMULATE"] === undefined)
+    test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
+  return new EmulatedCudaDevice();
+}
+
+const settings = ["reference", "cpu", "cuda", "emulator"].flatMap((kind) =>
+  (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
+);
+
+it.for(settings)(
+  "$kind, $dtype, $layout.numHeads heads of $layout.headDim, contexts $layout.contexts",
+  async ({ kind, dtype, layout }, test) => {
+    using device = await open(kind, test);
+    const { contexts, numHeads, numKvHeads, headDim, rotaryDim, blockSize } = layout;
+    const numSequences = contexts.length;
+    const kvWidth = numKvHeads * headDim;
+    const qWidth = numHeads * headDim;
+    const width = qWidth + 2 * kvWidth;
+    const maxPositions = Math.max(...contexts);
+    const maxBlocksPerSequence = Math.ceil(maxPositions / blockSize) + 1;
+    // Blocks of the sequences by turns, from the end of the cache on.
+    const numBlocks = numSequences * maxBlocksPerSequence;
+    const blockOf = (sequence: number, index: number): number =>
+      numBlocks - 1 - (index * numSequences + sequence);
+    const lastSlots = contexts.map(
+      (context, sequence) =>
+        blockOf(sequence, Math.floor((context - 1) / blockSize)) * blockSize + ((context - 1) % blockSize),
+    );
+    const slots = lastSlots.map((slot, sequence) => (sequence % 3 === 2 ? -1 : slot));
+    const noise = (length: number, seed: number): Float64Array =>
+      Float64Array.from({ length }, (_, i) => 2 * Math.sin((i + seed) * (i + 1.7)));
+    const angles = Float64Array.from({ length: maxPositions * rotaryDim }, (_, i) => {
+      const angle = Math.floor(i / rotaryDim) / 3 ** (i % (rotaryDim / 2));
+      return i % rotaryDim < rotaryDim / 2 ? Math.cos(angle) : Math.sin(angle);
+    });
+    // Whoever reads a slot that is only being written reads no number.
+    const cacheOf = (seed: number): Float64Array => {
+      const values = noise(numBlocks * blockSize * kvWidth, seed);
+      for (const slot of slots.filter((each) => each >= 0))
+        values.fill(Number.NaN, slot * kvWidth, (slot + 1) * kvWidth);
+      return values;
+    };
+    const tables = {
+      positions: placeTensor(
+        device,
+        "i32",
+        contexts.map((context) => context - 1),
+      ),
+      slots: placeTensor(device, "i32", slots),
+      cosSin: placeTensor(device, "f32", angles),
+      blockTables: placeTensor(
+        device,
+        "i32",
+        Array.from({ length: numBlocks }, (_, i) =>
+          blockOf(Math.floor(i / maxBlocksPerSequence), i % maxBlocksPerSequence),
+        ),
+      ),
+      contextLengths: placeTensor(device, "i32", [...contexts]),
+      queryStarts: placeTensor(device, "i32", [...contexts.keys(), numSequences]),
+    };
+    const at = (tensor: TensorArgument, column: number): TensorArgument => ({
+      ...tensor,
+      byteOffset: column * dtypeBytes(dtype),
+    });
+    const place = () => {
+      const qkv = placeTensor(device, dtype, noise(numSequences * width, 1));
+      return {
+        ...tables,
+        q: qkv,
+        k: at(qkv, qWidth),
+        v: at(qkv, qWidth + kvWidth),
+        kCache: placeTensor(device, dtype, cacheOf(2)),
+        vCache: placeTensor(device, dtype, cacheOf(3)),
+        o: placeTensor(device, dtype, new Float64Array(numSequences * qWidth)),
+        numSequences,
+        numHeads,
+        numKvHeads,
+        headDim,
+        rotaryDim,
+        blockSize,
+        maxBlocksPerSequence,
+        qRowStride: width,
+        kRowStride: width,
+        vRowStride: width,
+        oRowStride: qWidth,
+        scale: 1 / Math.sqrt(headDim),
+      };
+    };
+
+    const apart = place();
+    device.run("rotaryCacheWrite", { ...apart, numRows: numSequences });
+    device.run("attentionPaged", { ...apart, maxQueryLength: 1 });
+    const together = place();
+    device.run("rotaryAttentionPaged", together);
+    // Alone in a graph nothing stands in the way of reading ahead.
+    const captured = place();
+    using graph = device.capture(() => device.run("rotaryAttentionPaged", captured));
+    graph.replay();
+    device.synchronize();
+
+    const expected = readTensor(apart.o);
+    expect(expected.every((value) => Number.isFinite(value))).toBe(true);
+    expect(expected.some((value) => value !== 0)).toBe(true);
+    for (const { o, kCache, vCache } of [together, captured]) {
+      expect(readTensor(o)).toEqual(expected);
+      expect(readTensor(kCache)).toEqual(readTensor(apart.kCache));
+      expect(readTensor(vCache)).toEqual(readTensor(apart.vCache));
+    }
+  },
+);
