@@ -35,8 +35,6 @@ const { values } = parseArgs({
     folder: { type: "string", default: "" },
   },
 });
-// Off by default; the processes that this one starts inherit it.
-process.env["NAUTILUS_READ_THREADS"] ??= "on";
 const kind = values.device === "cpu" ? "cpu" : "cuda";
 const secondsSince = (startMs: number): number => (performance.now() - startMs) / 1000;
 const rate = (byteLength: number, seconds: number): string =>

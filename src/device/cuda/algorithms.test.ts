@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { AlgorithmCache } from "./algorithms.ts";
+import { AlgorithmCache, NearbyAlgorithms } from "./algorithms.ts";
 
 let folder: string;
 let before: string | undefined;
@@ -45,4 +45,16 @@ it("takes a broken file for an empty one", () => {
     writeFileSync(cache.path, content);
     expect(new AlgorithmCache("NVIDIA H200", 130_200).get("a")).toBeUndefined();
   }
+});
+
+it("lends the algorithm of nearly as many rows to a product of the same shape", () => {
+  const nearby = new NearbyAlgorithms();
+  const [small, large] = [new Uint8Array(64).fill(1), new Uint8Array(64).fill(2)];
+  nearby.add("4096 12288 4096 0100", 4096, large);
+  nearby.add("1024 12288 4096 0100", 1024, small);
+  expect(nearby.get("4085 12288 4096 0100", 4085)).toBe(large);
+  expect(nearby.get("2049 12288 4096 0100", 2049)).toBe(large);
+  expect(nearby.get("2048 12288 4096 0100", 2048)).toBeUndefined();
+  expect(nearby.get("8192 12288 4096 0100", 8192)).toBeUndefined();
+  expect(nearby.get("4085 12288 4096 1100", 4085)).toBeUndefined();
 });

@@ -57,3 +57,28 @@ function read(path: string): Map<string, TimedAlgorithm> {
   }
   return entries;
 }
+
+/**
+ * Timed algorithms by their products' keys but for the number of rows, with which a key begins: what is best for 4,096 rows is good for 4,085,
+ * which nobody times. Of several numbers of rows the largest stays.
+ */
+export class NearbyAlgorithms {
+  readonly #largest = new Map<string, { numRows: number; bytes: Uint8Array<ArrayBuffer> }>();
+
+  add(key: string, numRows: number, bytes: Uint8Array<ArrayBuffer>): void {
+    const rowless = rowlessKey(key);
+    const known = this.#largest.get(rowless);
+    if (known === undefined || known.numRows < numRows) this.#largest.set(rowless, { numRows, bytes });
+  }
+
+  /** Of less than twice as many rows and more than half as many. */
+  get(key: string, numRows: number): Uint8Array<ArrayBuffer> | undefined {
+    const known = this.#largest.get(rowlessKey(key));
+    const isNear = known !== undefined && 2 * numRows > known.numRows && numRows < 2 * known.numRows;
+    return isNear ? known.bytes : undefined;
+  }
+}
+
+function rowlessKey(key: string): string {
+  return key.slice(key.indexOf(" "));
+}

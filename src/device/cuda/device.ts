@@ -132,12 +132,9 @@ export class CudaDevice implements Device {
     this.#staging.upload(place(target, byteOffset, bytes.byteLength), bytes);
   }
 
-  /**
-   * With NAUTILUS_READ_THREADS=on, or options: the threads have passed their tests on a driver that is made up, and have not yet run on a
-   * card, so one thread's way through `upload` is the default.
-   */
+  /** NAUTILUS_READ_THREADS=off leaves files to one thread's way through `upload`, to compare. */
   uploadFiles(transfers: readonly FileTransfer[], options?: FileUploadOptions): FileTransfer[] {
-    if (options === undefined && process.env["NAUTILUS_READ_THREADS"] !== "on") return [...transfers];
+    if (options === undefined && process.env["NAUTILUS_READ_THREADS"] === "off") return [...transfers];
     this.#enter();
     this.#refuseInCapture("uploadFiles");
     const uploads = transfers.map(({ target, byteOffset, ...range }) => ({

@@ -29,7 +29,7 @@ export function uploadFileRanges(
   session: CudaSession,
   uploads: readonly FileUpload[],
   {
-    numThreads = Math.max(1, Math.min(16, availableParallelism() - 2)),
+    numThreads = Math.max(1, Math.min(8, availableParallelism() - 2)),
     blockBytes = 2 ** 23,
     leastBytes = 2 ** 29,
   }: FileUploadOptions = {},

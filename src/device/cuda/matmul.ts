@@ -7,7 +7,7 @@
  */
 import { dtypeBytes, UnsupportedOpError, type Dtype } from "../../base/index.ts";
 import type { OpArguments, TensorArgument } from "../contract.ts";
-import { AlgorithmCache } from "./algorithms.ts";
+import { AlgorithmCache, NearbyAlgorithms } from "./algorithms.ts";
 import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
 import { runStreamedProduct } from "./launch/streamedProduct.ts";
 import { productsOf, runLowRankBackward, runThinProduct } from "./launch/thinProduct.ts";
@@ -104,6 +104,7 @@ export class CudaMatmul {
   readonly #thinProducts = process.env["NAUTILUS_THIN_PRODUCTS"];
   /** Undefined marks a product that the library cannot do. */
   readonly #plans = new Map<string, Plan | undefined>();
+  readonly #nearby = new NearbyAlgorithms();
   /** Alpha and beta of the present call. */
   readonly #scalars = new NativeWords(1);
 
@@ -274,7 +275,7 @@ export class CudaMatmul {
   }
 
   /**
-   * The fastest algorithm as timed before on this kind of machine, else timed now, else the library's first choice. Unless the caller
+   * The fastest algorithm as timed before on this kind of machine, else timed now, else that of nearly as many rows, else the library's first choice. Unless the caller
    * says otherwise, shapes that come and go (see isRegular), outside of a graph, are not worth the time; in deterministic mode the
    * choice may not hang on a clock.
    */
@@ -292,9 +293,16 @@ export class CudaMatmul {
     const cacheKey = `${key}${this.#allowsTf32 && problem.input === "f32" ? " tf32" : ""}`;
     const cached = context.isDeterministic ? undefined : this.#cache.get(cacheKey);
     if (cached !== undefined) {
-      const neededBytes = this.#library.checkAlgorithm(descriptors, cached.bytes);
-      if (neededBytes !== undefined && neededBytes <= workspaceBytes)
-        return { bytes: Uint8Array.from(cached.bytes), workspaceBytes: neededBytes };
+      const usable = this.#usable(descriptors, Uint8Array.from(cached.bytes));
+      if (usable !== undefined) {
+        if (isLasting(problem)) this.#nearby.add(cacheKey, m, usable.bytes);
+        return usable;
+      }
+    }
+    if (!isWorthTiming && !context.isDeterministic && isLasting(problem)) {
+      const near = this.#nearby.get(cacheKey, m);
+      const usable = near && this.#usable(descriptors, near);
+      if (usable !== undefined) return usable;
     }
     const candidates = this.#library.algorithms(problem, descriptors, {
       count: isWorthTiming ? (isLasting(problem) ? numLastingCandidates : numCandidates) : 1,
@@ -316,7 +324,15 @@ export class CudaMatmul {
     );
     if (timed === undefined) return candidates[0];
     this.#cache.set(cacheKey, { bytes: timed.algorithm.bytes, microseconds: timed.microseconds });
+    if (isLasting(problem)) this.#nearby.add(cacheKey, m, timed.algorithm.bytes);
     return timed.algorithm;
+  }
+
+  /** The algorithm, where it can do the product. */
+  #usable(descriptors: LtDescriptors, bytes: Uint8Array<ArrayBuffer>): LtAlgorithm | undefined {
+    const neededBytes = this.#library.checkAlgorithm(descriptors, bytes);
+    if (neededBytes === undefined || neededBytes > workspaceBytes) return undefined;
+    return { bytes, workspaceBytes: neededBytes };
   }
 }
 
