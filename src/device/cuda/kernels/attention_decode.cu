@@ -21,6 +21,7 @@ struct Decode {
   int64_t o_row_stride;
   int num_heads;
   int num_kv_heads;
+  int heads_per_kv_head;
   int head_dim;
   int block_size;
   // log2 of block_size, or -1.
@@ -355,26 +356,26 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
   allow_next_kernel();
   if (!turns || !newest.are_inputs_settled) wait_for_previous_kernel();
   // Loaded together: one waiting for memory instead of three.
-  const int early_block = table[smaller(int(threadIdx.x), args.max_blocks - 1)];
-  const int context = args.context_lengths[sequence];
+  const int early_block = load_here(table + smaller(int(threadIdx.x), args.max_blocks - 1));
+  const int context = load_here(args.context_lengths + sequence);
   int query_row = sequence, position = 0, slot = -1;
   if constexpr (turns) {
-    position = newest.positions[sequence];
-    slot = newest.slots[sequence];
+    position = load_here(newest.positions + sequence);
+    slot = load_here(newest.slots + sequence);
   } else {
-    query_row = args.query_starts[sequence];
+    query_row = load_here(args.query_starts + sequence);
     // Rows of longer queries are the tiled kernel's.
-    if (args.query_starts[sequence + 1] - query_row != 1) return;
+    if (load_here(args.query_starts + sequence + 1) - query_row != 1) return;
   }
   const Share share = share_of(args, context, split);
   // The first split's blocks wait for the previous kernel, so that this one does not end before it.
   if (split >= larger(1, share.num_splits)) return;
 
-  const int heads_per_kv_head = args.num_heads / args.num_kv_heads;
-  const int chunks_of_group = ceil_div(heads_per_kv_head, group);
-  const int kv_head = blockIdx.y / chunks_of_group, chunk_of_group = blockIdx.y % chunks_of_group;
-  const int first_head = kv_head * heads_per_kv_head + chunk_of_group * group;
-  const int num_group_heads = smaller(group, (kv_head + 1) * heads_per_kv_head - first_head);
+  const int chunks_of_group = ceil_div(args.heads_per_kv_head, group);
+  const int kv_head = chunks_of_group == 1 ? blockIdx.y : blockIdx.y / chunks_of_group;
+  const int chunk_of_group = blockIdx.y - kv_head * chunks_of_group;
+  const int first_head = kv_head * args.heads_per_kv_head + chunk_of_group * group;
+  const int num_group_heads = smaller(group, (kv_head + 1) * args.heads_per_kv_head - first_head);
 
   Keys from;
   from.k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
@@ -445,8 +446,8 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
       // Of several blocks of its head, one stores it.
       if (lane >= lanes_per_key || chunk_of_group != 0 || pack * count >= args.head_dim) continue;
       const int64_t to = slot * from.slot_stride + kv_head * args.head_dim + pack * count;
-      store_pack(newest.k_cache + to, row.key);
-      store_pack(newest.v_cache + to, row.value);
+      store_pack_streaming(newest.k_cache + to, row.key);
+      store_pack_streaming(newest.v_cache + to, row.value);
     }
   }
 

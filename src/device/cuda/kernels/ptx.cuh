@@ -65,6 +65,12 @@ __device__ __forceinline__ float fast_exp2(float x) {
 
 // ---- memory ----
 
+// A word whose read starts here: the compiler would move it down to where the word is needed, behind what other reads decide.
+__device__ __forceinline__ int32_t load_here(const int32_t* address) {
+  int32_t word;
+  asm volatile("ld.global.s32 %0, [%1];" : "=r"(word) : "l"(address));
+  return word;
+}
 // For data that is read once: leaves the first-level cache to others.
 __device__ __forceinline__ uint4 load_16_streaming(const void* address) {
   uint4 raw;

@@ -138,6 +138,7 @@ function decode(
     i64(args.oRowStride),
     i32(numHeads),
     i32(numKvHeads),
+    i32(groupSize),
     i32(headDim),
     i32(blockSize),
     i32(shiftOf(blockSize)),
