@@ -2,6 +2,8 @@
  * Model cards as the Hugging Face hub has them: README.md with YAML front matter, of which license and base model matter to whoever passes a
  * model on (https://github.com/huggingface/hub-docs, modelcard.md). Reading is lenient: a card is written by hand.
  */
+import { existsSync } from "node:fs";
+import { basename, resolve } from "node:path";
 import { parse as parseYaml, stringify as stringifyYaml } from "yaml";
 
 export interface ModelCard {
@@ -82,4 +84,15 @@ export function writeModelCard(
   };
   const fallback = `\n# ${title}\n\n${description}\n`;
   return `---\n${stringifyYaml(front)}---\n${body.trim() === "" ? fallback : body}`;
+}
+
+/** What a card says of a model: its repository, or the name of a folder, whose place is nobody else's business. */
+export function publishedName(model: string): string {
+  return repositoryOf(model) ?? (existsSync(model) ? basename(resolve(model)) : model);
+}
+
+/** The repository that a path in the hub's cache belongs to. */
+export function repositoryOf(path: string): string | undefined {
+  const [, organisation, name] = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]/.exec(`${path}/`) ?? [];
+  return organisation === undefined ? undefined : `${organisation}/${name}`;
 }

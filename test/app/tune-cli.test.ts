@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { adapterIdentity } from "../../src/app/runs/adapter/adapter.ts";
@@ -183,7 +183,8 @@ describe("nautilus tune", () => {
     const merged = await runCli("adapter", "merge", at("whole"), "--output", at("merged"), "--device", "cpu");
     expect(merged.code).toBe(0);
     const card = readFileSync(at("merged", "README.md"), "utf8");
-    expect(card).toContain(`base_model: ${model}`);
+    expect(card).toContain(`base_model: ${basename(model)}\n`);
+    expect(card).not.toContain(folder);
     expect(card).toMatch(/^license: /m);
     expect(card).toMatch(/## Tuned with Nautilus\n[^]*\| data \| .*data\.jsonl \|/);
     const again = await runCli("adapter", "merge", at("whole"), "--output", at("merged"), "--device", "cpu");

@@ -176,7 +176,8 @@ export function measurePrefill(context: Context, config: DecoderConfig): BenchFi
 
 /** Decode steps at contexts of 128 to 192 tokens, sampled on the device, one graph launch a step. */
 export function measureDecode(context: Context, config: DecoderConfig, batch: number): BenchFigure[] {
-  const [firstContext, numSteps, blockSize] = [128, 64, 64];
+  // As many steps before as the peer makes.
+  const [firstContext, numWarmUp, numSteps, blockSize] = [128, 6, 64, 64];
   const maxContext = 1024;
   using decoder = new Decoder(context, config, { dtype: "bf16" });
   decoder.parameters.initialise(1);
@@ -190,14 +191,20 @@ export function measureDecode(context: Context, config: DecoderConfig, batch: nu
   const prompts = Array.from({ length: batch }, () => prompt);
   const maxStepRows = Math.max(2048, batch);
   const steady = new SteadyBatch(runner, { ...cache, maxStepRows, prompts, maxNewTokens: 2 * numSteps });
-  context.device.synchronize();
+  for (let step = 0; step < numWarmUp; step++) steady.step();
+  steady.settle();
   const startMs = performance.now();
   for (let step = 0; step < numSteps; step++) steady.step();
   steady.settle();
   const seconds = (performance.now() - startMs) / 1000 / numSteps;
   const weightBytes = 2 * countMatmulParameters(config);
   const cacheBytes =
-    batch * (firstContext + numSteps / 2) * 4 * config.numLayers * config.numKvHeads * config.headDim;
+    batch *
+    (firstContext + numWarmUp + numSteps / 2) *
+    4 *
+    config.numLayers *
+    config.numKvHeads *
+    config.headDim;
   return [
     {
       name: `decode batch ${batch}`,

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, makeFolder, note, numElements, readText, writeText } from "../../../base/index.ts";
-import { openCheckpoint, parseModelCard, writeModelCard } from "../../../checkpoint/index.ts";
+import { openCheckpoint, parseModelCard, publishedName, writeModelCard } from "../../../checkpoint/index.ts";
 import type { ModelCard, ModelCardChanges } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
@@ -117,7 +117,7 @@ export async function mergeIntoModel(path: string, options: AdapterCliOptions): 
     writeCard(options.output, licence, {
       base,
       title: "A merged model",
-      description: `The weights of ${base} with an adapter in them, merged by Nautilus; the base's license and terms of use apply.\n\n${aboutAdapter(path)}`,
+      description: `The weights of ${publishedName(base)} with an adapter in them, merged by Nautilus; the base's license and terms of use apply.\n\n${aboutAdapter(path)}`,
     });
     note(`the model with the adapter in its weights is in ${options.output}`);
   });
@@ -133,7 +133,7 @@ export async function exportAdapter(path: string, options: AdapterCliOptions): P
       base,
       library: "peft",
       title: "An adapter",
-      description: `Of ${base}, whose license and terms of use apply.\n\n${aboutAdapter(path)}`,
+      description: `Of ${publishedName(base)}, whose license and terms of use apply.\n\n${aboutAdapter(path)}`,
     });
     note(`the adapter is in ${options.output}`);
   });
@@ -207,6 +207,6 @@ function writeCard(
   card: ModelCard | undefined,
   { base, ...facts }: Pick<ModelCardChanges, "title" | "description" | "library"> & { base: string },
 ): void {
-  const text = writeModelCard(card, { license: undefined, baseModel: base, ...facts });
+  const text = writeModelCard(card, { license: undefined, baseModel: publishedName(base), ...facts });
   writeText("adapter", join(folder, cardName), text);
 }

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { withFileErrors, writeText } from "../../../base/index.ts";
-import { writeModelCard } from "../../../checkpoint/index.ts";
+import { repositoryOf, writeModelCard } from "../../../checkpoint/index.ts";
 import type { StoredDtype } from "../../../checkpoint/index.ts";
 import { configText, modelFamily } from "../../../models/index.ts";
 import type { Tokenizer } from "../../../text/index.ts";
@@ -103,8 +103,8 @@ export function cardText(
 
 /** The repository that a model came from, where its path in the hub's cache or its configuration names one. */
 function originOf(path: string, json: Readonly<Record<string, unknown>>): string | undefined {
-  const [, organisation, name] = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]/.exec(`${path}/`) ?? [];
-  if (organisation !== undefined) return `${organisation}/${name}`;
+  const repository = repositoryOf(path);
+  if (repository !== undefined) return repository;
   const stored = json["_name_or_path"];
   return typeof stored === "string" && /^[\w.-]+\/[\w.-]+$/.test(stored) ? stored : undefined;
 }

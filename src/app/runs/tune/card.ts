@@ -1,5 +1,6 @@
 /** README.md of an adapter: a model card with its base, licence, data and settings. */
-import type { ModelCheckpoint } from "../../../checkpoint/index.ts";
+import { basename } from "node:path";
+import { publishedName, type ModelCheckpoint } from "../../../checkpoint/index.ts";
 import type { TuneRecipe } from "../../../train/index.ts";
 
 export interface CardFacts {
@@ -17,7 +18,7 @@ export function modelCard(facts: CardFacts): string {
   const { method, objective } = recipe;
   const license = checkpoint.card?.license;
   const header = [
-    `base_model: ${JSON.stringify(recipe.model)}`,
+    `base_model: ${JSON.stringify(publishedName(recipe.model))}`,
     ...(method === undefined ? [] : ["library_name: peft"]),
     ...(license === undefined ? [] : [`license: ${JSON.stringify(license)}`]),
     "pipeline_tag: text-generation",
@@ -25,11 +26,11 @@ export function modelCard(facts: CardFacts): string {
     ...["nautilus", method?.method ?? "full", objective.kind].map((tag) => `  - ${tag}`),
   ];
   const rows = [
-    ["base model", recipe.model],
+    ["base model", publishedName(recipe.model)],
     ["method", method?.method ?? "all weights"],
     ["objective", objective.kind],
     ["trained parameters", numParameters.toLocaleString("en-US")],
-    ["data", recipe.data.train.join(", ")],
+    ["data", recipe.data.train.map((path) => basename(path)).join(", ")],
     ["examples", numExamples.toLocaleString("en-US")],
     ["tokens of the data", numTokens.toLocaleString("en-US")],
     ["steps", String(steps)],
