@@ -67,6 +67,8 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
 const byOp: { readonly [Name in OpName]?: Readonly<Record<string, readonly Dtype[]>> } = {
   fill: { y: ["f32", "bf16", "f16", "f64", "i32", "i64", "u8"] },
   convert: { x: ["f32", "bf16", "f16", "f64"], y: ["f32", "bf16", "f16", "f64"] },
+  adapterDown: { low: f32 },
+  adapterUp: { low: f32 },
   applyPenalties: { logits: f32 },
   sample: { logits: f32 },
   biasLogits: { logits: f32 },

@@ -12,6 +12,7 @@ import { matmulCases } from "./matmul.ts";
 import { normCases } from "./norm.ts";
 import { optimizerCases } from "./optimizer.ts";
 import { quantiseFamilyCases } from "./quantise.ts";
+import { rowAdapterCases } from "./rowAdapter.ts";
 import { samplingCases } from "./sampling.ts";
 
 export function allCases(): ConformanceCase[] {
@@ -20,6 +21,7 @@ export function allCases(): ConformanceCase[] {
     ...embeddingCases(),
     ...matmulCases(),
     ...quantiseFamilyCases(),
+    ...rowAdapterCases(),
     ...normCases(),
     ...cacheCases(),
     ...attentionCases(),

@@ -1,17 +1,8 @@
 /**
- * Cases of quantised weights and of low-rank additions: all formats, groups and whole rows, single and double quantisation of the
- * scales, odd and empty sizes, rows that share an adapter, have another, or none.
+ * Cases of quantised weights: all formats, groups and whole rows, single and double quantisation of the scales, odd and empty sizes.
  */
 import { isPacked, quantisedFormats, type QuantisedFormat } from "../../../src/device/index.ts";
-import {
-  close,
-  conformanceCase,
-  exact,
-  integers,
-  operand,
-  type ConformanceCase,
-  type Operand,
-} from "../case.ts";
+import { close, conformanceCase, exact, operand, type ConformanceCase, type Operand } from "../case.ts";
 import type { DataSource } from "../random.ts";
 import { floatPairs, floats } from "./common.ts";
 
@@ -187,68 +178,6 @@ function productCases(): ConformanceCase[] {
   );
 }
 
-interface Addition {
-  numRows: number;
-  widthIn: number;
-  widthOut: number;
-  rank: number;
-  slots: readonly number[];
-  gap?: number;
-}
-
-const additions: readonly Addition[] = [
-  { numRows: 1, widthIn: 1, widthOut: 1, rank: 1, slots: [0] },
-  { numRows: 4, widthIn: 33, widthOut: 17, rank: 3, slots: [2, -1, 0, 2] },
-  { numRows: 5, widthIn: 128, widthOut: 96, rank: 8, slots: [-1, -1, -1, -1, -1] },
-  { numRows: 19, widthIn: 257, widthOut: 301, rank: 16, slots: [1, 0, 3, 1, 2], gap: 5 },
-  { numRows: 70, widthIn: 96, widthOut: 160, rank: 32, slots: [0, 0, 0, 1, 1, -1], gap: 8 },
-  { numRows: 3, widthIn: 64, widthOut: 40, rank: 100, slots: [1] },
-  { numRows: 16, widthIn: 1024, widthOut: 512, rank: 16, slots: [0, 1, 2, 3, 4, 5, 6, 7] },
-  { numRows: 0, widthIn: 64, widthOut: 40, rank: 4, slots: [0] },
-];
-
-function adapterCases(): ConformanceCase[] {
-  return floatPairs.flatMap(([dtype, result]) =>
-    additions.map((addition) => {
-      const { numRows, widthIn, widthOut, rank, gap = 0 } = addition;
-      const slots = Array.from({ length: numRows }, (_, row) => addition.slots[row % addition.slots.length]);
-      const numSlots = 1 + Math.max(...addition.slots, 0);
-      const shape = `${numRows} rows, ${widthIn} to ${widthOut}, rank ${rank}`;
-      const text = `${dtype} to ${result}, ${shape}${gap === 0 ? "" : `, gap ${gap}`}`;
-      return conformanceCase("adapterLinear", text, (data) => ({
-        x: operand(dtype, numRows, {
-          width: widthIn,
-          stride: widthIn + gap,
-          values: data.normal(numRows * widthIn),
-        }),
-        a: operand(dtype, numSlots * rank, {
-          width: widthIn,
-          values: data.normal(numSlots * rank * widthIn),
-        }),
-        b: operand(dtype, numSlots * widthOut, {
-          width: rank,
-          values: data.normal(numSlots * widthOut * rank),
-        }),
-        scales: operand("f32", numSlots, { values: data.uniform(numSlots, 0.5, 2) }),
-        slots: integers("i32", slots),
-        y: operand(result, numRows, {
-          width: widthOut,
-          stride: widthOut + gap,
-          values: data.normal(numRows * widthOut),
-          check: close({ length: widthIn + rank }),
-        }),
-        numRows,
-        widthIn,
-        widthOut,
-        rank,
-        numSlots,
-        xRowStride: widthIn + gap,
-        yRowStride: widthOut + gap,
-      }));
-    }),
-  );
-}
-
 export function quantiseFamilyCases(): ConformanceCase[] {
-  return [...quantiseCases(), ...dequantiseCases(), ...productCases(), ...adapterCases()];
+  return [...quantiseCases(), ...dequantiseCases(), ...productCases()];
 }

@@ -343,6 +343,7 @@ inline unsigned long long __float2ull_rn(float x) { return static_cast<unsigned 
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return static_cast<unsigned long long>((static_cast<unsigned __int128>(a) * b) >> 64);
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
 template <class Value>
 Value __ldcg(const Value* address) {

@@ -35,6 +35,8 @@ inline void expect_aligned(const void* address, int bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0) emulator::fail("a misaligned access");
 }
 inline int32_t load_here(const int32_t* address) { return *address; }
+inline uint16_t load_here(const uint16_t* address) { return *address; }
+inline float load_here(const float* address) { return *address; }
 inline uint4 load_16_streaming(const void* address) {
   expect_aligned(address, 16);
   return *static_cast<const uint4*>(address);

@@ -71,6 +71,16 @@ __device__ __forceinline__ int32_t load_here(const int32_t* address) {
   asm volatile("ld.global.s32 %0, [%1];" : "=r"(word) : "l"(address));
   return word;
 }
+__device__ __forceinline__ uint16_t load_here(const uint16_t* address) {
+  uint16_t bits;
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(bits) : "l"(address));
+  return bits;
+}
+__device__ __forceinline__ float load_here(const float* address) {
+  float value;
+  asm volatile("ld.global.f32 %0, [%1];" : "=f"(value) : "l"(address));
+  return value;
+}
 // For data that is read once: leaves the first-level cache to others.
 __device__ __forceinline__ uint4 load_16_streaming(const void* address) {
   uint4 raw;

@@ -139,25 +139,3 @@ export const quantiseKernels = {
     ]);
   },
 } satisfies CudaKernels;
-
-const adapterDown = perFloat("row_adapter.cu", "adapter_down");
-const adapterUp = perFloat("row_adapter.cu", "adapter_up");
-
-export const rowAdapterKernels = {
-  adapterLinear: (context, { x, a, b, scales, slots, y, ...sizes }) => {
-    const { numRows, widthIn, widthOut, rank, xRowStride, yRowStride } = sizes;
-    if (numRows === 0 || rank === 0) return;
-    const low = context.workspace(numRows * rank * 4);
-    const words = new BigInt64Array(11);
-    const addresses = [...[x, a, b, scales, slots, y].map(addressOf), low, xRowStride, yRowStride];
-    words.set(addresses.map(BigInt));
-    const isBf16 = floatDtype("adapterLinear", y) === "bf16";
-    new Int32Array(words.buffer).set([widthIn, widthOut, rank, Number(isBf16)], 2 * addresses.length);
-    const parameters = [structure(new Uint8Array(words.buffer), 8)];
-    const dtype = floatDtype("adapterLinear", x);
-    const block = threads;
-    context.launch(adapterDown[dtype], { grid: [numRows, ceilDiv(rank, numWarps)], block }, parameters);
-    const grid = [numRows, ceilDiv(widthOut, threads)] as const;
-    context.launch(adapterUp[dtype], { grid, block, sharedBytes: 16 * ceilDiv(rank, 4) }, parameters);
-  },
-} satisfies CudaKernels;
