@@ -19,7 +19,7 @@ import {
   parseAdapterConfig,
 } from "../src/models/index.ts";
 import { Context } from "../src/tensor/index.ts";
-import { plainTokenizer } from "../test/plain-tokenizer.ts";
+import { letterTokenizer } from "./serve-gpu-tokenizer.ts";
 
 const { values } = parseArgs({
   options: {
@@ -48,7 +48,8 @@ const config = nemotronPreset(values.preset);
 const family = modelFamily(config);
 using decoder = new Decoder(context, config, { dtype: "bf16" });
 decoder.parameters.initialise(1);
-const tokenizer = plainTokenizer(256);
+// As large as the vocabulary, so that the whole head is read.
+const tokenizer = letterTokenizer(config.vocabSize);
 
 /** Every slot has the same factors: the time hangs on where they lie, not on what they are. */
 function filledStack(): AdapterStack {
