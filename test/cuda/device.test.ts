@@ -1,5 +1,5 @@
 /** The CUDA device itself: memory, copies, graphs, errors, and products against float64. Skipped without a GPU. */
-import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   decodeValues,
   DeviceError,
@@ -7,35 +7,24 @@ import {
   dtypeBytes,
   encodeValues,
   epsilons,
-  messageOf,
   OutOfMemoryError,
   ShapeError,
 } from "../../src/base/index.ts";
 import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
 import type { DeviceBuffer, TensorArgument } from "../../src/device/index.ts";
+import { useCard } from "./card.ts";
 
 type FloatDtype = "f32" | "bf16";
 let device: CudaDevice;
 
-function open(): CudaDevice | string {
-  try {
-    return createCudaDevice();
-  } catch (error) {
-    return messageOf(error);
-  }
-}
-const opened = open();
+const card = useCard();
 
-beforeEach((context) => {
-  if (typeof opened === "string") context.skip(opened);
-  else device = opened;
+beforeEach(() => {
+  device = card();
 });
 afterEach(() => {
   const { numLiveBuffers, liveBytes } = device.memory();
   expect([numLiveBuffers, liveBytes]).toEqual([0, 0]);
-});
-afterAll(() => {
-  if (typeof opened !== "string") opened.dispose();
 });
 
 /** Numbers in [-1, 1) from a seed. */

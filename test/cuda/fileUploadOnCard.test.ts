@@ -2,30 +2,17 @@
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeEach, expect, it } from "vitest";
-import { messageOf } from "../../src/base/index.ts";
-import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
+import { afterAll, expect, it } from "vitest";
+import { useCard } from "./card.ts";
 
-function open(): CudaDevice | string {
-  try {
-    return createCudaDevice();
-  } catch (error) {
-    return messageOf(error);
-  }
-}
-const opened = open();
-let device: CudaDevice;
-beforeEach((context) => {
-  if (typeof opened === "string") return context.skip(opened);
-  device = opened;
-});
+const card = useCard();
 const folder = mkdtempSync(join(tmpdir(), "nautilus-upload-"));
 afterAll(() => {
   rmSync(folder, { recursive: true });
-  if (typeof opened !== "string") opened.dispose();
 });
 
 it.for([1, 4, 8])("brings files of odd lengths with %i threads", { timeout: 60_000 }, (numThreads) => {
+  const device = card();
   const blockBytes = 2 ** 20;
   const lengths = [1, 40 * blockBytes + 13, blockBytes, 70 * blockBytes + 1, 17];
   const files = lengths.map((length, index) => {

@@ -1,27 +1,17 @@
 /** Products of a few rows against float64 on the host, and their bits from run to run. Skipped without a GPU. */
-import { afterAll, beforeEach, expect, it } from "vitest";
-import { decodeValues, DeviceError, encodeValues, epsilons, messageOf } from "../../src/base/index.ts";
-import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
+import { beforeEach, expect, it } from "vitest";
+import { decodeValues, DeviceError, encodeValues, epsilons } from "../../src/base/index.ts";
+import type { CudaDevice } from "../../src/device/cuda/index.ts";
 import { launchStreamedProduct, type StreamedForm } from "../../src/device/cuda/launch/streamedProduct.ts";
 import type { OpArguments, TensorArgument } from "../../src/device/index.ts";
+import { useCard } from "./card.ts";
 
 let device: CudaDevice;
-function open(): CudaDevice | string {
-  try {
-    return createCudaDevice();
-  } catch (error) {
-    return messageOf(error);
-  }
-}
-const opened = open();
-beforeEach((context) => {
-  if (typeof opened === "string") return context.skip(opened);
-  device = opened;
-  const capability = device.launchContext.computeCapability;
-  if (capability !== 90) context.skip(`needs compute capability 9.0, not ${capability / 10}`);
-});
-afterAll(() => {
-  if (typeof opened !== "string") opened.dispose();
+const card = useCard(({ launchContext: { computeCapability } }) =>
+  computeCapability === 90 ? undefined : `needs compute capability 9.0, not ${computeCapability / 10}`,
+);
+beforeEach(() => {
+  device = card();
 });
 
 interface Shape {

@@ -1,10 +1,9 @@
 /** A decoding layer's attention in one pass against rotaryCacheWrite and attentionPaged one after the other: the same bits on every device. */
-import { expect, it, type TestContext } from "vitest";
+import { expect, it } from "vitest";
 import { dtypeBytes } from "../../src/base/index.ts";
-import type { Device, TensorArgument } from "../../src/device/index.ts";
-import { EmulatedCudaDevice } from "../cuda/emulator/device.ts";
+import type { TensorArgument } from "../../src/device/index.ts";
 import { placeTensor, readTensor } from "../host-tensors.ts";
-import { openOrSkip } from "../open-device.ts";
+import { everyDevice, openAnyOrSkip } from "./every-device.ts";
 
 interface Layout {
   /** Context tokens of each sequence; of every third one the last position is in the cache already. */
@@ -26,21 +25,14 @@ const layouts: readonly Layout[] = [
   { contexts: [7, 12], numHeads: 2, numKvHeads: 1, headDim: 10, rotaryDim: 6, blockSize: 4 },
 ];
 
-async function open(kind: string, test: TestContext): Promise<Device> {
-  if (kind !== "emulator") return openOrSkip(kind as "reference" | "cpu" | "cuda", test);
-  if (process.env["NAUTILUS_EMULATE"] === undefined)
-    test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
-  return new EmulatedCudaDevice();
-}
-
-const settings = ["reference", "cpu", "cuda", "emulator"].flatMap((kind) =>
+const settings = everyDevice.flatMap((kind) =>
   (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
 );
 
 it.for(settings)(
   "$kind, $dtype, $layout.numHeads heads of $layout.headDim, contexts $layout.contexts",
   async ({ kind, dtype, layout }, test) => {
-    using device = await open(kind, test);
+    using device = await openAnyOrSkip(kind, test);
     const { contexts, numHeads, numKvHeads, headDim, rotaryDim, blockSize } = layout;
     const numSequences = contexts.length;
     const kvWidth = numKvHeads * headDim;

@@ -1,10 +1,9 @@
 /** Rotary positions on the way into the cache against rotary and kvCacheWrite one after the other: the same bits on every device. */
-import { expect, it, type TestContext } from "vitest";
+import { expect, it } from "vitest";
 import { dtypeBytes } from "../../src/base/index.ts";
-import type { Device, TensorArgument } from "../../src/device/index.ts";
-import { EmulatedCudaDevice } from "../cuda/emulator/device.ts";
+import type { TensorArgument } from "../../src/device/index.ts";
 import { placeTensor, readTensor } from "../host-tensors.ts";
-import { openOrSkip } from "../open-device.ts";
+import { everyDevice, openAnyOrSkip } from "./every-device.ts";
 
 const numRows = 9;
 const numSlots = 16;
@@ -19,19 +18,12 @@ const layouts = [
   { numHeads: 3, numKvHeads: 1, headDim: 10, rotaryDim: 6 },
 ];
 
-async function open(kind: string, test: TestContext): Promise<Device> {
-  if (kind !== "emulator") return openOrSkip(kind as "reference" | "cpu" | "cuda", test);
-  if (process.env["NAUTILUS_EMULATE"] === undefined)
-    test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
-  return new EmulatedCudaDevice();
-}
-
-const settings = ["reference", "cpu", "cuda", "emulator"].flatMap((kind) =>
+const settings = everyDevice.flatMap((kind) =>
   (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
 );
 
 it.for(settings)("$kind, $dtype, heads of $layout.headDim", async ({ kind, dtype, layout }, test) => {
-  using device = await open(kind, test);
+  using device = await openAnyOrSkip(kind, test);
   const { numHeads, numKvHeads, headDim, rotaryDim } = layout;
   const kvWidth = numKvHeads * headDim;
   const width = numHeads * headDim + 2 * kvWidth;

@@ -2,12 +2,11 @@
  * Adapters chosen row by row: a row's bits do not hang on the rows beside it, whether they share its adapter or not; nor on whether the
  * operators are queued one by one or lie in a graph, where their kernels read factors ahead.
  */
-import { expect, it, type TestContext } from "vitest";
+import { expect, it } from "vitest";
 import { dtypeBytes } from "../../src/base/index.ts";
-import type { Device, TensorArgument } from "../../src/device/index.ts";
-import { EmulatedCudaDevice } from "../cuda/emulator/device.ts";
+import type { TensorArgument } from "../../src/device/index.ts";
 import { placeTensor, readTensor } from "../host-tensors.ts";
-import { openOrSkip } from "../open-device.ts";
+import { everyDevice, openAnyOrSkip } from "./every-device.ts";
 
 interface Layout {
   slots: readonly number[];
@@ -26,21 +25,14 @@ const layouts: readonly Layout[] = [
   { slots: inTurn(40, 4), widthIn: 33, widths: [19, 7], rank: 3 },
 ];
 
-async function open(kind: string, test: TestContext): Promise<Device> {
-  if (kind !== "emulator") return openOrSkip(kind as "reference" | "cpu" | "cuda", test);
-  if (process.env["NAUTILUS_EMULATE"] === undefined)
-    test.skip("emulating the CUDA kernels takes minutes: set NAUTILUS_EMULATE=1");
-  return new EmulatedCudaDevice();
-}
-
-const settings = ["reference", "cpu", "cuda", "emulator"].flatMap((kind) =>
+const settings = everyDevice.flatMap((kind) =>
   (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
 );
 
 it.for(settings)(
   "$kind, $dtype, $layout.slots.length rows, $layout.widthIn to $layout.widths, rank $layout.rank",
   async ({ kind, dtype, layout }, test) => {
-    using device = await open(kind, test);
+    using device = await openAnyOrSkip(kind, test);
     const { slots, widthIn, widths, rank } = layout;
     const numRows = slots.length;
     const numSlots = 1 + Math.max(...slots);
