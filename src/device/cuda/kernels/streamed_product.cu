@@ -2,9 +2,10 @@
 // The tensor cores take the rows of w as the tall operand, so that up to TOKENS rows of x cost what one does.
 //
 // One block lives on every multiprocessor and fills most of its shared memory; as soon as it ends, one of the next such kernel takes its place. It
-// owns tiles of up to 64 GROUPS rows of w, as high as shares the rows out evenly. One warp keeps copies of stages of w and x under way into a ring; the other warps, in groups of four,
-// multiply 64 rows each. Where rows are few and x is large, a cluster of blocks shares a tile, each with a chunk of the columns: their sums meet
-// in shared memory and are added in order, so that results hang neither on time nor on the number of rows of x.
+// owns tiles of up to 64 GROUPS rows of w, as high as shares the rows out evenly. One warp keeps copies of stages of w under way into a ring, another
+// those of x; the other warps, in groups of four, multiply 64 rows each. Where rows are too few for every multiprocessor, a cluster of blocks shares a
+// tile, each with a chunk of the columns: their sums meet in shared memory and are added in order, so that results hang neither on time nor on the
+// number of rows of x.
 //
 // Where the weight is known not to be what the previous kernels write, its first stages are read before those kernels have ended: the
 // memory works through the norms and the attention between two products, and through the starting and ending of kernels.
