@@ -255,13 +255,57 @@ extern "C" __global__ void __launch_bounds__(threads, 2) thin_up_transposed(cons
   multiply_up<true>(p);
 }
 
+// ---- sums over rows: a stage is some rows of the wide matrix, and of the thin one behind them ----
+
+template <int rows, int columns>
+constexpr int stage_elements = rows * (columns + row_padding + thin_stride);
+
+// A matrix of which rows from `first` up to `end` count, and columns from `first_column` up to `width`.
+struct Rows {
+  const bf16* matrix;
+  int64_t stride, first, end, first_column, width;
+};
+
+// Starts the copies of a part of a stage; zeros for what does not count.
+template <int rows, int columns>
+__device__ __forceinline__ void copy_rows(SharedAddress target, const Rows& p) {
+#pragma unroll
+  for (int i = threadIdx.x; i < rows * columns / 8; i += threads) {
+    const int row = i / (columns / 8), piece = i % (columns / 8);
+    const int64_t column = p.first_column + piece * 8;
+    const bool is_inside = p.first + row < p.end && column < p.width;
+    copy_16_async(element(target, row * (columns + row_padding) + piece * 8),
+                  is_inside ? p.matrix + (p.first + row) * p.stride + column : p.matrix, is_inside);
+  }
+}
+
+// Stores what a warp has of a split's (rank, width): 16 ranks by 8 columns an element of the inner array.
+template <int tiles>
+__device__ __forceinline__ void store_ranks(float* partials, const float (&sums)[rank_blocks][tiles][4], int64_t first_column, int rank_end,
+                                            int64_t width) {
+  const int lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+#pragma unroll
+  for (int block = 0; block < rank_blocks; block++)
+#pragma unroll
+    for (int j = 0; j < tiles; j++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int rank = block * 16 + g + half * 8;
+        const int64_t column = first_column + j * 8 + 2 * t;
+        if (rank >= rank_end || column >= width) continue;
+        float* place = partials + rank * width + column;
+        *reinterpret_cast<uint2*>(place) = {__float_as_uint(sums[block][j][2 * half]),
+                                            __float_as_uint(sums[block][j][2 * half + 1])};
+      }
+}
+
 // ---- thin^T wide over rows ----
 
 constexpr int gradient_columns = num_warps * 32;
 constexpr int gradient_rows = 32;
 constexpr int gradient_depth = 4;
 constexpr int gradient_stride = gradient_columns + row_padding;
-constexpr int gradient_stage_elements = gradient_rows * (gradient_stride + thin_stride);
+constexpr int gradient_stage_elements = stage_elements<gradient_rows, gradient_columns>;
 
 struct Gradient {
   const bf16* thin;
@@ -288,20 +332,8 @@ extern "C" __global__ void __launch_bounds__(threads, 2) thin_gradient(const __g
       const SharedAddress wide = element(shared, stage % gradient_depth * gradient_stage_elements);
       const SharedAddress thin = element(wide, gradient_rows * gradient_stride);
       const int64_t first = begin + stage * int64_t(gradient_rows);
-#pragma unroll
-      for (int i = threadIdx.x; i < gradient_rows * gradient_columns / 8; i += threads) {
-        const int row = i / (gradient_columns / 8), piece = i % (gradient_columns / 8);
-        const int64_t column = first_column + piece * 8;
-        const bool is_inside = first + row < end && column < p.width;
-        copy_16_async(element(wide, row * gradient_stride + piece * 8),
-                      is_inside ? p.wide + (first + row) * p.wide_row_stride + column : p.wide, is_inside);
-      }
-      for (int i = threadIdx.x; i < gradient_rows * RANKS / 8; i += threads) {
-        const int row = i / (RANKS / 8), piece = i % (RANKS / 8);
-        const bool is_inside = first + row < end && piece * 8 < p.rank;
-        copy_16_async(element(thin, row * thin_stride + piece * 8),
-                      is_inside ? p.thin + (first + row) * p.thin_row_stride + piece * 8 : p.thin, is_inside);
-      }
+      copy_rows<gradient_rows, gradient_columns>(wide, {p.wide, p.wide_row_stride, first, end, first_column, p.width});
+      copy_rows<gradient_rows, RANKS>(thin, {p.thin, p.thin_row_stride, first, end, 0, p.rank});
     }
     commit_copies();
   };
@@ -336,20 +368,7 @@ extern "C" __global__ void __launch_bounds__(threads, 2) thin_gradient(const __g
     }
   }
 
-  const int g = lane >> 2, t = lane & 3;
-#pragma unroll
-  for (int block = 0; block < rank_blocks; block++)
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int rank = block * 16 + g + half * 8;
-        const int64_t column = first_column + warp * 32 + j * 8 + 2 * t;
-        if (rank >= p.rank || column >= p.width) continue;
-        float* place = p.partials + (int64_t(blockIdx.y) * p.rank + rank) * p.width + column;
-        *reinterpret_cast<uint2*>(place) = {__float_as_uint(sums[block][j][2 * half]),
-                                            __float_as_uint(sums[block][j][2 * half + 1])};
-      }
+  store_ranks(p.partials + int64_t(blockIdx.y) * p.rank * p.width, sums, first_column + warp * 32, p.rank, p.width);
 }
 
 #if RANKS <= 32
@@ -359,7 +378,7 @@ constexpr int backward_columns = num_warps * 64;
 constexpr int backward_rows = 16;
 constexpr int backward_depth = 4;
 constexpr int backward_stride = backward_columns + row_padding;
-constexpr int backward_stage_elements = backward_rows * (backward_stride + thin_stride);
+constexpr int backward_stage_elements = stage_elements<backward_rows, backward_columns>;
 constexpr int backward_sums = backward_rows * RANKS;
 
 struct Backward {
@@ -393,20 +412,8 @@ extern "C" __global__ void __launch_bounds__(threads, 1) thin_backward(const __g
       const SharedAddress wide = element(shared, stage % backward_depth * backward_stage_elements);
       const SharedAddress thin = element(wide, backward_rows * backward_stride);
       const int64_t first = begin + stage * int64_t(backward_rows);
-#pragma unroll
-      for (int i = threadIdx.x; i < backward_rows * backward_columns / 8; i += threads) {
-        const int row = i / (backward_columns / 8), piece = i % (backward_columns / 8);
-        const int64_t column = first_column + piece * 8;
-        const bool is_inside = first + row < end && column < p.width;
-        copy_16_async(element(wide, row * backward_stride + piece * 8),
-                      is_inside ? p.dy + (first + row) * p.dy_row_stride + column : p.dy, is_inside);
-      }
-      for (int i = threadIdx.x; i < backward_rows * RANKS / 8; i += threads) {
-        const int row = i / (RANKS / 8), piece = i % (RANKS / 8);
-        const bool is_inside = first + row < end && piece * 8 < p.rank;
-        copy_16_async(element(thin, row * thin_stride + piece * 8),
-                      is_inside ? p.low + (first + row) * p.low_row_stride + piece * 8 : p.low, is_inside);
-      }
+      copy_rows<backward_rows, backward_columns>(wide, {p.dy, p.dy_row_stride, first, end, first_column, p.width});
+      copy_rows<backward_rows, RANKS>(thin, {p.low, p.low_row_stride, first, end, 0, p.rank});
     }
     commit_copies();
   };
@@ -484,19 +491,7 @@ extern "C" __global__ void __launch_bounds__(threads, 1) thin_backward(const __g
   __syncthreads();
   if (num_stages > 0) add_up(num_stages - 1);
 
-#pragma unroll
-  for (int block = 0; block < rank_blocks; block++)
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int rank = block * 16 + g + half * 8;
-        const int64_t column = first_column + warp * 64 + j * 8 + 2 * t;
-        if (rank >= p.rank || column >= p.width) continue;
-        float* place = p.b_partials + (int64_t(blockIdx.y) * p.rank + rank) * p.width + column;
-        *reinterpret_cast<uint2*>(place) = {__float_as_uint(db[block][j][2 * half]),
-                                            __float_as_uint(db[block][j][2 * half + 1])};
-      }
+  store_ranks(p.b_partials + int64_t(blockIdx.y) * p.rank * p.width, db, first_column + warp * 64, p.rank, p.width);
 }
 #endif
 
