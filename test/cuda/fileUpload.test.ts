@@ -1,8 +1,10 @@
 /** Files onto the device through the made-up driver, whose device memory is the host's: bytes, places, errors, and what is left behind. */
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
 import { buildFakeLibraries } from "./fake/libraries.ts";
@@ -84,6 +86,20 @@ describe("files onto the device", () => {
     device.download(target, byteOffset, got);
     expect(Buffer.compare(got, content.subarray(position, position + byteLength))).toBe(0);
     target.dispose();
+  });
+
+  it("starts its threads from a thread, as a server's engine is one", async () => {
+    using file = openFile("threaded");
+    const worker = new Worker(new URL("uploadInThread.ts", import.meta.url), {
+      workerData: { path: file.path, byteLength: fileBytes },
+      env: process.env,
+    });
+    const [{ numLeft, arrived }] = (await once(worker, "message")) as [
+      { numLeft: number; arrived: Uint8Array },
+    ];
+    await worker.terminate();
+    expect(numLeft).toBe(0);
+    expect(Buffer.compare(arrived, content)).toBe(0);
   });
 
   it("leaves little to one thread", () => {
