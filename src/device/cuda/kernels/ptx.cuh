@@ -1,7 +1,7 @@
 // Every instruction that C++ does not reach, and the block's dynamic shared memory: conversions, cache-aware accesses,
 // asynchronous and bulk copies with their barriers, and tensor-core products. Nothing else in this folder holds assembly, so that
 // another implementation of this one file (test/cuda/emulator) runs all kernels on a CPU. Knows nothing of operators.
-// Source: PTX ISA 8 (cvt, ld, st, cp.async, cp.async.bulk, mbarrier, ldmatrix, mma, wgmma, mapa, griddepcontrol).
+// Source: PTX ISA 8 (cvt, ld, st, cp.async, cp.async.bulk.tensor, mbarrier, ldmatrix, mma, wgmma, mapa, griddepcontrol).
 #pragma once
 
 extern __shared__ uint4 dynamic_shared[];
@@ -203,19 +203,7 @@ __device__ __forceinline__ void wait_for_phase(uint64_t* barrier, uint32_t parit
       : "memory");
 }
 
-// ---- bulk copies: addresses and sizes are multiples of 16 bytes ----
-
-// Starts a copy from global to shared memory; its bytes count for `barrier`.
-__device__ __forceinline__ void copy_bulk_async(void* target, const void* source, uint32_t bytes, uint64_t* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   shared_address(target)),
-               "l"(source), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
-}
-// Brings a range into the second-level cache, which is coherent: safe also for memory that is still being written.
-__device__ __forceinline__ void prefetch_bulk_l2(const void* address, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(address), "r"(bytes) : "memory");
-}
+// ---- tensor copies ----
 
 // What cuTensorMapEncodeTiled gives: a matrix and how tiles of it are laid out. Lies in the kernel's parameters.
 struct alignas(64) TileMap {
