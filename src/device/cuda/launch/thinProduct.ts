@@ -58,6 +58,11 @@ const kernels: readonly Kernels[] = Array.from({ length: mostRanks / 16 }, (_, i
   };
 });
 
+/** Ranks as the kernels count them. */
+function ranksOf(rank: number): number {
+  return 16 * ceilDiv(rank, 16);
+}
+
 function kernelsFor(rank: number): Kernels {
   return kernels[ceilDiv(rank, 16) - 1];
 }
@@ -129,7 +134,7 @@ const isBf16 = ({ c }: Pick<Product, "c">): KernelParameter => i32(Number(c.dtyp
 function launchDown(context: LaunchContext, args: Product): boolean {
   const { a, b, c, m, n, k, lda, ldb, ldc, transposeB, alpha, beta } = args;
   const own = kernelsFor(n);
-  const ranks = 16 * ceilDiv(n, 16);
+  const ranks = ranksOf(n);
   const numBlocks = ceilDiv(m, down.rows);
   const { numSplits, chunk } = splitSum(k, {
     numBlocks,
@@ -175,26 +180,33 @@ function launchUp(context: LaunchContext, { a, b, c, m, n, k, lda, ldb, ldc, ...
   return true;
 }
 
+/** How a sum over rows of a wide and a thin matrix is shared out, and the bytes of the ring that both are copied through. */
+function shareOfRows(
+  context: LaunchContext,
+  { rows, columns, depth }: typeof gradient | typeof backward,
+  { numRows, width, rank }: Readonly<Record<"numRows" | "width" | "rank", number>>,
+): { numBlocks: number; numSplits: number; chunk: number; ringBytes: number } {
+  const numBlocks = ceilDiv(width, columns);
+  const split = splitSum(numRows, {
+    numBlocks,
+    numMultiprocessors: context.multiprocessorCount,
+    granularity: rows,
+  });
+  return { numBlocks, ...split, ringBytes: depth * rows * (columns + ranksOf(rank) + 2 * rowPadding) * 2 };
+}
+
 function launchGradient(context: LaunchContext, args: Product): boolean {
   const { a, b, m, n, k, lda, ldb, ldc } = args;
   const isLeftThin = m <= mostRanks;
   const [rank, width] = isLeftThin ? [m, n] : [n, m];
-  const own = kernelsFor(rank);
-  const ranks = 16 * ceilDiv(rank, 16);
-  const numBlocks = ceilDiv(width, gradient.columns);
-  const { numSplits, chunk } = splitSum(k, {
-    numBlocks,
-    numMultiprocessors: context.multiprocessorCount,
-    granularity: gradient.rows,
-  });
-  const stageElements = gradient.rows * (gradient.columns + ranks + 2 * rowPadding);
-  const sharedBytes = gradient.depth * stageElements * 2;
+  const share = shareOfRows(context, gradient, { numRows: k, width, rank });
+  const { numBlocks, numSplits, chunk, ringBytes: sharedBytes } = share;
   if (sharedBytes > context.sharedMemoryLimit) return false;
   const partials = context.workspace(numSplits * rank * width * 4);
   const [thin, wide] = isLeftThin ? [a, b] : [b, a];
   const strides = isLeftThin ? [lda, ldb] : [ldb, lda];
   const shape = overlapping(context, { grid: [numBlocks, numSplits], block: threads, sharedBytes });
-  context.launch(own.gradient, shape, [
+  context.launch(kernelsFor(rank).gradient, shape, [
     pointer(thin),
     pointer(wide),
     address(partials),
@@ -260,15 +272,8 @@ export function launchLowRankBackward(context: LaunchContext, args: Gradients): 
     ? kernelsFor(rank).backward
     : undefined;
   if (own === undefined) return false;
-  const ranks = 16 * ceilDiv(rank, 16);
-  const numBlocks = ceilDiv(width, backward.columns);
-  const { numSplits, chunk } = splitSum(numRows, {
-    numBlocks,
-    numMultiprocessors: context.multiprocessorCount,
-    granularity: backward.rows,
-  });
-  const stageElements = backward.rows * (backward.columns + ranks + 2 * rowPadding);
-  const sharedBytes = backward.depth * stageElements * 2 + 2 * backward.warps * backward.rows * ranks * 4;
+  const { numBlocks, numSplits, chunk, ringBytes } = shareOfRows(context, backward, args);
+  const sharedBytes = ringBytes + 2 * backward.warps * backward.rows * ranksOf(rank) * 4;
   if (sharedBytes > context.sharedMemoryLimit) return false;
   const lowBytes = ceilDiv(numBlocks * numRows * rank * 4, 256) * 256;
   const lowPartials = context.workspace(lowBytes + numSplits * rank * width * 4);
