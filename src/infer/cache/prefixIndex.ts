@@ -25,6 +25,7 @@ export class PrefixIndex {
   readonly #blockSize: number;
   readonly #roots = new Map<string, number>();
   readonly #nodes = new Map<number, PrefixNode[]>();
+  /** By what they follow and their first token: a root has as many children as there are prompts. */
   readonly #children = new Map<number, PrefixNode[]>();
   #nextId = 1;
 
@@ -59,7 +60,8 @@ export class PrefixIndex {
     { begin, end }: { begin: number; end: number },
   ): { node: PrefixNode; numTokens: number } | undefined {
     let best: { node: PrefixNode; numTokens: number } | undefined;
-    for (const node of this.#children.get(parent) ?? []) {
+    for (const node of this.#children.get(hashOf(parent, tokens, begin, begin + 1)) ?? []) {
+      if (node.parent !== parent) continue;
       const limit = Math.min(end - begin, node.tokens.length);
       let numTokens = 0;
       while (numTokens < limit && node.tokens[numTokens] === tokens[begin + numTokens]) numTokens++;
@@ -83,13 +85,13 @@ export class PrefixIndex {
     const hash = hashOf(parent, tokens, begin, end);
     const node = { id: this.#nextId++, parent, tokens: tokens.slice(begin, end), block, hash };
     if (node.tokens.length === this.#blockSize) addTo(this.#nodes, hash, node);
-    addTo(this.#children, parent, node);
+    addTo(this.#children, hashOf(parent, tokens, begin, begin + 1), node);
     return node;
   }
 
   remove(node: PrefixNode): void {
     if (node.tokens.length === this.#blockSize) removeFrom(this.#nodes, node.hash, node);
-    removeFrom(this.#children, node.parent, node);
+    removeFrom(this.#children, hashOf(node.parent, node.tokens, 0, 1), node);
   }
 
   get size(): number {
