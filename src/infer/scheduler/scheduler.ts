@@ -174,8 +174,10 @@ export class Scheduler<Task> {
       if (this.#isBeingRead(sequence, nodes)) continue;
       const found = { nodes, beginning: this.#findBeginning(sequence, nodes) };
       // What is copied from needs a block of its own meanwhile.
-      const fitting = this.#hasRoomFor(sequence, found) ? found : { ...found, beginning: undefined };
-      if (!this.#hasRoomFor(sequence, fitting)) return;
+      const fitting = [found, { nodes, beginning: undefined }].find((prefix) =>
+        this.#hasRoomFor(sequence, prefix),
+      );
+      if (fitting === undefined) return;
       const copies = this.#start(sequence, fitting);
       numDrawing += Number(draws(sequence));
       take(sequence, Math.min(sequence.numToCompute, rowsLeft()), copies);
