@@ -86,7 +86,6 @@ export async function evaluate(
   for (const task of tasks) planned.push(await plan(task, store, { ...options, openOptions }));
   const totals = {
     numDone: 0,
-    numUnderWay: 0,
     numAll: planned.reduce((sum, entry) => sum + numRequestsOf(entry), 0),
   };
   const { requestsAtOnce = 2048 } = options;
@@ -122,9 +121,8 @@ function numRequestsOf({ open, numScored }: PlannedTask): number {
 }
 
 interface Totals {
+  /** Answered, those of pieces that are not logged yet included. */
   numDone: number;
-  /** Answered, of pieces that are not logged yet. */
-  numUnderWay: number;
   numAll: number;
   /** Of any task: the others stop after the piece they are at. */
   failure?: { error: unknown };
@@ -175,10 +173,9 @@ async function runTask(
 ): Promise<void> {
   let numReported = 0;
   const report = (numDone: number): void => {
-    totals.numUnderWay += numDone - numReported;
+    totals.numDone += numDone - numReported;
     numReported = numDone;
-    const numDoneRequests = totals.numDone + totals.numUnderWay;
-    onProgress?.({ task: task.name, numDoneRequests, numRequests: totals.numAll });
+    onProgress?.({ task: task.name, numDoneRequests: totals.numDone, numRequests: totals.numAll });
   };
   const numExpected = numScored === 0 ? 0 : open.sample(0).requests.length;
   for (let next = 0; next < numScored;) {
@@ -211,8 +208,8 @@ async function runTask(
     });
     log?.append(entries);
     for (const entry of entries) done.set(entry.index, entry);
-    totals.numDone += numRequests;
-    report(0);
+    report(numRequests);
+    numReported = 0;
   }
 }
 
