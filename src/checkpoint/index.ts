@@ -18,7 +18,7 @@ export type { MegatronConfig } from "./megatron/config.ts";
 export { megatronConfig } from "./megatron/fromHuggingFace.ts";
 export { huggingFaceView, megatronView } from "./megatron/huggingFace.ts";
 export * from "./hub/index.ts";
-export { parseModelCard, publishedName, repositoryOf, writeModelCard } from "./modelCard.ts";
+export { modelCardBody, parseModelCard, publishedName, repositoryOf, writeModelCard } from "./modelCard.ts";
 export type { ModelCard, ModelCardChanges } from "./modelCard.ts";
 export { isNemoAdapter, openNemoLora } from "./nemo/lora.ts";
 export type { NemoLora } from "./nemo/lora.ts";

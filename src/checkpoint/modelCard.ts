@@ -34,6 +34,11 @@ function split(text: string): { fields: Record<string, unknown>; body: string } 
   return { fields: {}, body };
 }
 
+/** What stands below the front matter of README.md. */
+export function modelCardBody(text: string): string {
+  return split(text).body;
+}
+
 /** Reads README.md. */
 export function parseModelCard(text: string): ModelCard {
   const { fields } = split(text);

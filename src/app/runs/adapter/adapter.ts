@@ -3,7 +3,13 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { ConfigError, makeFolder, note, numElements, readText, writeText } from "../../../base/index.ts";
-import { openCheckpoint, parseModelCard, publishedName, writeModelCard } from "../../../checkpoint/index.ts";
+import {
+  modelCardBody,
+  openCheckpoint,
+  parseModelCard,
+  publishedName,
+  writeModelCard,
+} from "../../../checkpoint/index.ts";
 import type { ModelCard, ModelCardChanges } from "../../../checkpoint/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import {
@@ -193,13 +199,11 @@ function readCard(folder: string): ModelCard | undefined {
 
 /** How the adapter came about, as its own card tells it. */
 function aboutAdapter(path: string): string {
-  const { config } = readAdapterFolder(findAdapter(path));
-  const text = readCard(findAdapter(path))?.text;
-  const body = text
-    ?.replace(/^---\n[\s\S]*?\n---\n/, "")
-    .replaceAll(/^#/gm, "##")
-    .trim();
-  return body ?? `## ${config.method}\n\n\`\`\`json\n${JSON.stringify(config, undefined, 2)}\n\`\`\``;
+  const folder = findAdapter(path);
+  const text = readCard(folder)?.text;
+  if (text !== undefined) return modelCardBody(text).replaceAll(/^#/gm, "##").trim();
+  const { config } = readAdapterFolder(folder);
+  return `## ${config.method}\n\n\`\`\`json\n${JSON.stringify(config, undefined, 2)}\n\`\`\``;
 }
 
 function writeCard(
