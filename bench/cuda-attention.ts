@@ -3,22 +3,12 @@
  * buffer. Work is counted as 2 products of S x S / 2 scores forward (4 B H S^2 D / 2) and 2.5 times that backward.
  * `NAUTILUS_ATTENTION=own|cudnn node bench/cuda-attention.ts`. The limit is the data sheet's 989 TFLOP/s of an H200 SXM.
  */
-import { encodeValues } from "../src/base/index.ts";
 import { createCudaDevice, type CudaDevice } from "../src/device/cuda/index.ts";
 import type { TensorArgument } from "../src/device/index.ts";
+import { randomMatrix } from "./randomMatrix.ts";
 
 const peakTflops = 989;
 const [B, S, D] = [2, 4096, 128];
-
-function random(device: CudaDevice, numElements: number): TensorArgument {
-  const values = new Float32Array(1 << 20);
-  for (let index = 0; index < values.length; index++) values[index] = Math.random() * 2 - 1;
-  const bytes = encodeValues("bf16", values);
-  const buffer = device.allocate(numElements * 2);
-  for (let offset = 0; offset < buffer.byteLength; offset += bytes.byteLength)
-    device.upload(buffer, offset, bytes.subarray(0, Math.min(bytes.byteLength, buffer.byteLength - offset)));
-  return { buffer, byteOffset: 0, dtype: "bf16" };
-}
 
 function time(
   device: CudaDevice,
@@ -46,10 +36,10 @@ function bench(
   const numSequences = lengths?.length ?? B;
   const numRows = B * S;
   const rowStride = (H + 2 * G) * D;
-  const qkv = random(device, numRows * rowStride);
-  const dqkv = random(device, numRows * rowStride);
-  const o = random(device, numRows * H * D);
-  const doutput = random(device, numRows * H * D);
+  const qkv = randomMatrix(device, numRows * rowStride);
+  const dqkv = randomMatrix(device, numRows * rowStride);
+  const o = randomMatrix(device, numRows * H * D);
+  const doutput = randomMatrix(device, numRows * H * D);
   const logSumExp: TensorArgument = { buffer: device.allocate(numRows * H * 4), byteOffset: 0, dtype: "f32" };
   const slices = ({ buffer }: TensorArgument): readonly TensorArgument[] =>
     [0, H, H + G].map((head) => ({ buffer, byteOffset: head * D * 2, dtype: "bf16" }));

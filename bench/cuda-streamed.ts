@@ -7,7 +7,7 @@
  * Limit: 4,450 GB/s is what a kernel that only reads reaches on an H200 (data sheet: 4,800).
  */
 import { parseArgs } from "node:util";
-import { encodeValues, invariant } from "../src/base/index.ts";
+import { invariant } from "../src/base/index.ts";
 import { createCudaDevice, type CudaDevice } from "../src/device/cuda/index.ts";
 import {
   launchStreamedProduct,
@@ -15,6 +15,7 @@ import {
   type StreamedForm,
 } from "../src/device/cuda/launch/streamedProduct.ts";
 import type { OpArguments, TensorArgument } from "../src/device/index.ts";
+import { randomMatrix } from "./randomMatrix.ts";
 
 const { values: flags } = parseArgs({ options: { forms: { type: "boolean", default: false } } });
 const readLimit = 4450;
@@ -27,19 +28,6 @@ const shapes = [
 ] as const;
 const rowCounts = [1, 16, 32, 64];
 const mostRows = Math.max(...rowCounts);
-
-/** A bf16 matrix of random values: one stretch of them over and over. */
-function randomMatrix(device: CudaDevice, numElements: number, scale: number): TensorArgument {
-  const stretch = Math.min(numElements, 1 << 20);
-  const values = new Float32Array(stretch);
-  for (let index = 0; index < stretch; index++) values[index] = (Math.random() * 2 - 1) * scale;
-  const bytes = encodeValues("bf16", values);
-  const buffer = device.allocate(numElements * 2);
-  device.upload(buffer, 0, bytes);
-  for (let filled = bytes.byteLength; filled < buffer.byteLength; filled *= 2)
-    device.copy(buffer, 0, buffer, filled, Math.min(filled, buffer.byteLength - filled));
-  return { buffer, byteOffset: 0, dtype: "bf16" };
-}
 
 type Product = OpArguments<"matmul">;
 

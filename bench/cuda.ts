@@ -4,9 +4,9 @@
  *
  * Limits: 989 TFLOP/s dense bf16 and 4.8 TB/s are the data sheet's of an H200 SXM; 55 GB/s is PCIe 5.0 x16 in practice.
  */
-import { encodeValues } from "../src/base/index.ts";
 import { createCudaDevice, type CudaDevice } from "../src/device/cuda/index.ts";
-import type { DeviceBuffer, TensorArgument } from "../src/device/index.ts";
+import type { DeviceBuffer } from "../src/device/index.ts";
+import { randomMatrix } from "./randomMatrix.ts";
 
 const peakTflops = 989;
 const peakBandwidth = 4800;
@@ -50,18 +50,6 @@ function hostMicroseconds(queue: () => void): number {
   return (1000 * totalMs) / (numRounds * numRuns);
 }
 
-/** A bf16 matrix of random values: one stretch of them over and over. */
-function randomMatrix(numElements: number, scale: number): TensorArgument {
-  const stretch = Math.min(numElements, 1 << 22);
-  const values = new Float32Array(stretch);
-  for (let index = 0; index < stretch; index++) values[index] = (Math.random() * 2 - 1) * scale;
-  const bytes = encodeValues("bf16", values);
-  const buffer = device.allocate(numElements * 2);
-  for (let offset = 0; offset < buffer.byteLength; offset += bytes.byteLength)
-    device.upload(buffer, offset, bytes.subarray(0, Math.min(bytes.byteLength, buffer.byteLength - offset)));
-  return { buffer, byteOffset: 0, dtype: "bf16" };
-}
-
 function line(label: string, figure: number, unit: string, limit: number): void {
   const share = `${((100 * figure) / limit).toFixed(1)} %`;
   console.log(`${label.padEnd(44)} ${figure.toFixed(1).padStart(9)} ${unit.padEnd(8)} of ${limit}: ${share}`);
@@ -70,9 +58,9 @@ function line(label: string, figure: number, unit: string, limit: number): void 
 function withProduct<Result>(product: Product, body: (queue: () => void) => Result): Result {
   const { m, n, k, transposeA = 0, transposeB = 0, beta = 0 } = product;
   const tensors = {
-    a: randomMatrix(m * k, 1),
-    b: randomMatrix(k * n, 0.02),
-    c: randomMatrix(m * n, 0.02),
+    a: randomMatrix(device, m * k, 1),
+    b: randomMatrix(device, k * n, 0.02),
+    c: randomMatrix(device, m * n, 0.02),
   };
   const strides = { lda: transposeA === 1 ? m : k, ldb: transposeB === 1 ? k : n, ldc: n };
   const args = { ...tensors, ...strides, m, n, k, transposeA, transposeB, alpha: 1, beta };
@@ -120,9 +108,9 @@ function benchDecode(): void {
     const numWeights = 8;
     const n = 16_384;
     const k = 4096;
-    const x = randomMatrix(m * k, 1);
-    const y = randomMatrix(m * n, 1);
-    const weights = Array.from({ length: numWeights }, () => randomMatrix(n * k, 0.02));
+    const x = randomMatrix(device, m * k, 1);
+    const y = randomMatrix(device, m * n, 1);
+    const weights = Array.from({ length: numWeights }, () => randomMatrix(device, n * k, 0.02));
     const shape = { m, n, k, lda: k, ldb: k, ldc: n, transposeA: 0, transposeB: 1, alpha: 1, beta: 0 };
     const graph = device.capture(() => {
       for (const b of weights) device.run("matmul", { a: x, b, c: y, ...shape });

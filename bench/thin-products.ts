@@ -8,7 +8,7 @@
  * Limit: 4,300 GB/s, read and written, is what a copy reaches on an H200 (data sheet: 4,800).
  */
 import { parseArgs } from "node:util";
-import { encodeValues, invariant } from "../src/base/index.ts";
+import { invariant } from "../src/base/index.ts";
 import { createCudaDevice } from "../src/device/cuda/index.ts";
 import {
   launchLowRankBackward,
@@ -16,6 +16,7 @@ import {
   productsOf,
 } from "../src/device/cuda/launch/thinProduct.ts";
 import type { OpArguments, TensorArgument } from "../src/device/index.ts";
+import { randomMatrix } from "./randomMatrix.ts";
 
 const { values } = parseArgs({
   options: {
@@ -49,16 +50,6 @@ interface Operation {
 process.env["NAUTILUS_THIN_PRODUCTS"] = "off";
 using device = createCudaDevice();
 
-function randomMatrix(numElements: number): TensorArgument {
-  const stretch = Float32Array.from({ length: Math.min(numElements, 1 << 18) }, () => Math.random() * 2 - 1);
-  const bytes = encodeValues("bf16", stretch);
-  const buffer = device.allocate(numElements * 2);
-  device.upload(buffer, 0, bytes);
-  for (let filled = bytes.byteLength; filled < buffer.byteLength; filled *= 2)
-    device.copy(buffer, 0, buffer, filled, Math.min(filled, buffer.byteLength - filled));
-  return { buffer, byteOffset: 0, dtype: "bf16" };
-}
-
 const at = (tensor: TensorArgument, element: number): TensorArgument => ({
   ...tensor,
   byteOffset: 2 * element,
@@ -67,9 +58,9 @@ const at = (tensor: TensorArgument, element: number): TensorArgument => ({
 const widest = 16_384;
 /** Keeps what is added over and over from growing: the products of large matrices depend on their numbers' sizes, by the power they take. */
 const small = 1e-6;
-const [x, y] = [randomMatrix(numRows * widest), randomMatrix(numRows * widest)];
-const [low, dlow] = [randomMatrix(numRows * 3 * rank), randomMatrix(numRows * 3 * rank)];
-const [a, b, gradient] = [0, 1, 2].map(() => randomMatrix(widest * 3 * rank));
+const [x, y] = [randomMatrix(device, numRows * widest), randomMatrix(device, numRows * widest)];
+const [low, dlow] = [randomMatrix(device, numRows * 3 * rank), randomMatrix(device, numRows * 3 * rank)];
+const [a, b, gradient] = [0, 1, 2].map(() => randomMatrix(device, widest * 3 * rank));
 
 function operationsOf({ numInputs, numOutputs, numParts }: (typeof projections)[number]): Operation[] {
   const ranks = numParts * rank;
@@ -218,7 +209,7 @@ for (const projection of projections) {
 {
   const numElements = 16_384 * 4096;
   const bytes = (numElements / 2) * (1 + 1 / 32) + 2 * numElements;
-  const as = (dtype: "u8" | "f32"): TensorArgument => ({ ...randomMatrix(numElements / 2), dtype });
+  const as = (dtype: "u8" | "f32"): TensorArgument => ({ ...randomMatrix(device, numElements / 2), dtype });
   const weight = { codes: as("u8"), scaleCodes: as("u8"), scaleTable: as("f32"), scaleScales: as("f32") };
   const layout = { numRows: 16_384, width: 4096, groupSize: 64, format: 1, scaleOffset: 0.5 };
   const ms = timed([{ ...weight, ...layout, y }], (args) => device.run("dequantise", args));
@@ -226,7 +217,7 @@ for (const projection of projections) {
 }
 
 if (values.products) {
-  const weight = randomMatrix(12_288 * 4096);
+  const weight = randomMatrix(device, 12_288 * 4096);
   for (const projection of projections.slice(0, 2)) {
     const { label, numInputs, numOutputs } = projection;
     for (const { label: update, products } of operationsOf(projection).filter(
