@@ -1,7 +1,7 @@
 /** The operators at the sizes that matter, with the least work that each must do: bytes moved to and from memory, and arithmetic. */
 import { dtypeBytes } from "../src/base/index.ts";
 import { ops, type OpSpec } from "../src/device/index.ts";
-import { conformanceCase, operand, operandsOf } from "../test/conformance/case.ts";
+import { conformanceCase, integers, operand, operandsOf } from "../test/conformance/case.ts";
 import type { AnyProblem, ConformanceCase } from "../test/conformance/case.ts";
 import {
   attentionBackwardCase,
@@ -168,6 +168,24 @@ function elementwiseCases(dtype: TensorDtype, { numRows, width, ffnWidth, vocabS
         vocabSize,
       })),
       () => 3 * numRows * width * dtypeBytes(dtype),
+    ),
+    memoryCase(
+      conformanceCase("sumRows", `${dtype} (${numRows} of ${2 * numRows}, ${width})`, (data) => ({
+        x: operand(dtype, 2 * numRows, { ...rows, values: data.normal(2 * numRows * width) }),
+        starts: integers(
+          "i32",
+          Array.from({ length: numRows + 1 }, (_, row) => 2 * row),
+        ),
+        // Two copies of every row, as pairs that share a prompt have them.
+        sources: integers(
+          "i32",
+          Array.from({ length: 2 * numRows }, (_, i) => (i >> 1) + (i & 1) * numRows),
+        ),
+        y: operand(dtype, numRows, rows),
+        numRows,
+        width,
+        numSources: 2 * numRows,
+      })),
     ),
   ];
 }

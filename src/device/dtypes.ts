@@ -47,6 +47,7 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   frequency: f32,
   logprobs: f32,
   sources: i32,
+  starts: i32,
   drawn: i32,
   known: i32,
   biases: f32,

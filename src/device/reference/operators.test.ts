@@ -90,6 +90,7 @@ describe("the reference against PyTorch", () => {
       "randomNormal",
       "sum",
       "columnSum",
+      "sumRows",
       "quantise",
       "kvCacheWrite",
       "rotaryCacheWrite",

@@ -275,10 +275,49 @@ function embeddingBackwardCases(): ConformanceCase[] {
   );
 }
 
+/** Rows with no source, one, two and many, which lie in any order and may be named more than once. */
+function sumRowsCases(): ConformanceCase[] {
+  const shapes = [
+    { counts: [], width: 4, numSources: 3 },
+    { counts: [0], width: 3, numSources: 1 },
+    { counts: [1], width: 1, numSources: 1 },
+    { counts: [2, 0, 1, 1, 0], width: 33, numSources: 7 },
+    { counts: Array.from({ length: 130 }, (_, row) => row % 3), width: 264, numSources: 50 },
+    { counts: [1, 100, 0], width: 8, numSources: 60 },
+    { counts: [1, 2], width: 12_288, numSources: 4 },
+  ];
+  return floats.flatMap((dtype) =>
+    shapes.map(({ counts, width, numSources }) => {
+      const starts = [0];
+      for (const count of counts) starts.push(starts[starts.length - 1] + count);
+      const numTerms = starts[counts.length];
+      const most = Math.max(1, ...counts);
+      return conformanceCase(
+        "sumRows",
+        `${dtype} (${counts.length} of ${numTerms} of ${numSources}, ${width})`,
+        (data) => ({
+          x: operand(dtype, numSources, { width, values: data.normal(numSources * width) }),
+          starts: integers("i32", starts),
+          sources: operand("i32", numTerms, { values: data.integers(numTerms, 0, numSources) }),
+          y: operand(dtype, counts.length, {
+            width,
+            // A copy is exact.
+            check: most === 1 ? exact : close({ length: most, scale: Math.sqrt(most) }),
+          }),
+          numRows: counts.length,
+          width,
+          numSources,
+        }),
+      );
+    }),
+  );
+}
+
 export function embeddingCases(): ConformanceCase[] {
   return [
     ...embeddingForwardCases(),
     ...embeddingBackwardCases(),
+    ...sumRowsCases(),
     conformanceCase("embeddingForward", "f32, every row in order", (data) => ({
       tokens: integers("i32", [0, 1, 2, 3]),
       weight: operand("f32", 4, { width: 7, values: data.normal(28) }),

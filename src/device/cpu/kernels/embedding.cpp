@@ -1,5 +1,5 @@
 /*
- * Rows of a table by token, and the gradient of the table.
+ * Rows of a table by token, the gradient of the table, and sums of rows by index.
  *
  * The gradient sorts the rows by token first: each row of the table is then summed in f32 by one thread, in row order, and
  * rounded once.
@@ -11,9 +11,9 @@
 namespace nt {
 namespace {
 
-bool are_tokens(const int32_t* tokens, int64_t num_rows, int64_t vocab_size) {
-  for (int64_t row = 0; row < num_rows; row++)
-    if (tokens[row] < 0 || tokens[row] >= vocab_size) return false;
+bool are_below(int64_t bound, const int32_t* indices, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (indices[i] < 0 || indices[i] >= bound) return false;
   return true;
 }
 
@@ -64,7 +64,7 @@ NT_OP(embedding_forward) {
   const int32_t* tokens = data<int32_t>(args.tokens);
   const int32_t status = dispatch_elements({args.weight, args.y}, [](auto) {});
   if (status != ok) return status;
-  if (!are_tokens(tokens, args.num_rows, args.vocab_size)) return bad_argument;
+  if (!are_below(args.vocab_size, tokens, args.num_rows)) return bad_argument;
   const int64_t columns = args.width, grain = max<int64_t>(1, pointwise_grain / max<int64_t>(columns, 1));
   return dispatch_elements({args.weight, args.y}, [&](auto tag) {
     const Elements<typename decltype(tag)::type> weight(args.weight), y(args.y);
@@ -82,7 +82,7 @@ NT_OP(embedding_backward) {
   const int32_t status = dispatch_elements({args.dy, args.dweight}, [](auto) {});
   if (status != ok) return status;
   const int32_t* tokens = data<int32_t>(args.tokens);
-  if (args.num_rows > INT32_MAX || !are_tokens(tokens, args.num_rows, args.vocab_size)) return bad_argument;
+  if (args.num_rows > INT32_MAX || !are_below(args.vocab_size, tokens, args.num_rows)) return bad_argument;
   uint64_t* keys = static_cast<uint64_t*>(shared_scratch(0, 8 * max<int64_t>(args.num_rows, 1)));
   if (keys == nullptr) return out_of_memory;
   for (int64_t row = 0; row < args.num_rows; row++)
@@ -97,6 +97,30 @@ NT_OP(embedding_backward) {
       const int64_t begin = rows.run_begin(part * rows_per_task);
       const int64_t end = rows.run_begin(min((part + 1) * rows_per_task, args.num_rows));
       add_runs<typename decltype(tag)::type>(args, rows, begin, end, first, min(first + block_columns, args.width));
+    });
+  });
+}
+
+NT_OP(sum_rows) {
+  if (args.starts.dtype != i32 || args.sources.dtype != i32 || args.x.dtype != args.y.dtype) return unsupported;
+  const int32_t status = dispatch_elements({args.x, args.y}, [](auto) {});
+  if (status != ok) return status;
+  const int32_t* starts = data<int32_t>(args.starts);
+  const int32_t* sources = data<int32_t>(args.sources);
+  for (int64_t row = 0; row < args.num_rows; row++)
+    if (starts[row] < 0 || starts[row] > starts[row + 1]) return bad_argument;
+  if (!are_below(args.num_sources, sources, starts[args.num_rows])) return bad_argument;
+  const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(args.width, 1));
+  return dispatch_elements({args.x, args.y}, [&](auto tag) {
+    const Elements<typename decltype(tag)::type> x(args.x), y(args.y);
+    parallel_for(args.num_rows, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; row++) {
+        for_vectors(0, args.width, [&](int64_t c, auto lanes) NT_INLINE {
+          vec sum{};
+          for (int32_t i = starts[row]; i < starts[row + 1]; i++) sum += x.load(sources[i] * args.width + c, lanes);
+          y.store(row * args.width + c, sum, lanes);
+        });
+      }
     });
   });
 }

@@ -1,4 +1,4 @@
-// Rows of a table by token, and the gradient of the table. The gradient is deterministic without sorting on the host: rows are put in
+// Rows of a table by token, the gradient of the table, and sums of rows by index. The gradient is deterministic without sorting on the host: rows are put in
 // order of (token, row) by counting, for each row, the rows that come before it (N^2 comparisons, which is little beside reading
 // dy); equal tokens then lie together in runs, and blocks add up runs within fixed chunks of that order. A run that crosses
 // chunks leaves f32 partial sums, which a last launch adds in order.
@@ -37,6 +37,48 @@ GATHER(gather_f32_f32, float, float)
 GATHER(gather_f32_bf16, float, bf16)
 GATHER(gather_bf16_f32, bf16, float)
 GATHER(gather_bf16_bf16, bf16, bf16)
+
+// y[row] = the sum of the rows of x that sources[starts[row] .. starts[row + 1]] name, in that order. A source outside x adds nothing.
+// Needs nothing of alignment.
+template <class T>
+__device__ __forceinline__ void sum_rows(const T* x, const int32_t* starts, const int32_t* sources, T* y, int64_t num_rows,
+                                         int64_t width, int64_t num_sources) {
+  constexpr int count = Pack<T>::count;
+  const bool uses_packs = width % count == 0 && is_aligned_16(x) && is_aligned_16(y);
+  for (int64_t row = blockIdx.x; row < num_rows; row += gridDim.x) {
+    const int begin = starts[row], end = starts[row + 1];
+    for (int64_t c = threadIdx.x * count; c < width; c += threads * count) {
+      float sums[count] = {};
+      for (int i = begin; i < end; i++) {
+        const int64_t source = sources[i];
+        if (source < 0 || source >= num_sources) continue;
+        const T* values = x + source * width + c;
+        float terms[count] = {};
+        if (uses_packs) {
+          unpack(load_pack(values), terms);
+        } else {
+          for (int j = 0; j < count && c + j < width; j++) terms[j] = to_float(values[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < count; j++) sums[j] += terms[j];
+      }
+      if (uses_packs) {
+        store_pack(y + row * width + c, pack_of(sums));
+      } else {
+        for (int j = 0; j < count && c + j < width; j++) y[row * width + c + j] = from_float<T>(sums[j]);
+      }
+    }
+  }
+}
+#define SUM_ROWS(name, T)                                                                                     \
+  extern "C" __global__ void __launch_bounds__(threads)                                                       \
+      name(const T* x, const int32_t* starts, const int32_t* sources, T* y, int64_t num_rows, int64_t width,  \
+           int64_t num_sources) {                                                                             \
+    begin_after_previous();                                                                                   \
+    sum_rows(x, starts, sources, y, num_rows, width, num_sources);                                            \
+  }
+SUM_ROWS(sum_rows_f32, float)
+SUM_ROWS(sum_rows_bf16, bf16)
 
 // order[i] = the i-th row by (token, row).
 extern "C" __global__ void __launch_bounds__(threads) order_rows(const int32_t* tokens, int32_t* order, int num_rows) {

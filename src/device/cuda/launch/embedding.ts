@@ -1,4 +1,4 @@
-/** Launchers of embeddingForward and embeddingBackward. */
+/** Launchers of embeddingForward, embeddingBackward and sumRows. */
 import { dtypeBytes, DtypeError } from "../../../base/index.ts";
 import { address, floatDtype, i32, i64, kernel, pointer, type CudaKernels } from "../launcher.ts";
 import { bf16Flags, ceilDiv, overlapping } from "./grid.ts";
@@ -13,6 +13,10 @@ const gathers = {
     f32: kernel({ file, entry: "gather_bf16_f32" }),
     bf16: kernel({ file, entry: "gather_bf16_bf16" }),
   },
+} as const;
+const sumRowKernels = {
+  f32: kernel({ file, entry: "sum_rows_f32" }),
+  bf16: kernel({ file, entry: "sum_rows_bf16" }),
 } as const;
 const orderRows = kernel({ file, entry: "order_rows" });
 const addRuns = kernel({ file, entry: "add_runs" });
@@ -64,5 +68,21 @@ export const embeddingKernels = {
     const grid = [numChunks, Math.min(64, ceilDiv(width, threads))] as const;
     context.launch(addRuns, { grid, block: threads, sharedBytes: chunkRows * 2 * 4 }, parameters);
     context.launch(addCrossingRuns, { grid, block: threads }, parameters);
+  },
+
+  sumRows: (context, { x, starts, sources, y, numRows, width, numSources }) => {
+    const dtype = floatDtype("sumRows", x);
+    if (y.dtype !== dtype)
+      throw new DtypeError("cuda", `expected one dtype for sumRows, got ${dtype} and ${y.dtype}`);
+    const grid = Math.min(numRows, 65_535);
+    context.launch(sumRowKernels[dtype], overlapping(context, { grid, block: threads }), [
+      pointer(x),
+      pointer(starts),
+      pointer(sources),
+      pointer(y),
+      i64(numRows),
+      i64(width),
+      i64(numSources),
+    ]);
   },
 } satisfies CudaKernels;
