@@ -28,6 +28,8 @@ export type {
 } from "./ops/attention.ts";
 export { add, convert, sum } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
+export { gatherRows, rowIndex } from "./ops/gather.ts";
+export type { RowIndex } from "./ops/gather.ts";
 export { linear, matmulInto, multiplyByTransposedWeight, multiplyByWeight } from "./ops/linear.ts";
 export type { FrozenWeight, LinearWeight } from "./ops/linear.ts";
 export { languageModelLoss, tokenLosses } from "./ops/loss.ts";

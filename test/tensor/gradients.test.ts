@@ -14,6 +14,7 @@ import {
   embedding,
   dropout,
   gatedActivation,
+  gatherRows,
   languageModelLoss,
   linear,
   lowRankLinear,
@@ -23,6 +24,7 @@ import {
   promptEmbedding,
   recomputed,
   rotaryTable,
+  rowIndex,
   scaleColumns,
   selfAttention,
   Tape,
@@ -113,6 +115,11 @@ const cases: readonly GradientCase[] = [
     name: "rotary attention over packed sequences",
     inputs: { qkv: [10, 48] },
     run: ({ qkv }) => attend(qkv, { numSequences: 3, sequenceLength: 6, cuSeqLens: integers([0, 3, 4, 10]) }),
+  },
+  {
+    name: "rows gathered once, twice and never",
+    inputs: { x: [4, 6] },
+    run: ({ x }) => gatherRows(context, input(x), rowIndex(context, Int32Array.of(2, 0, 2, 3), 4)),
   },
   {
     name: "low-rank updates of parts of a linear layer",
