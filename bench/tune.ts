@@ -84,7 +84,7 @@ function text(seed: number) {
   return { tokens, isTrained: new Uint8Array(length).fill(1), numCutAnswer: 0, numCutPrompt: 0 };
 }
 
-const layout = { packing: true, padId: 0, prefix: [] };
+const layout = { packing: true, sharePrompts: true, padId: 0, prefix: [] };
 const place = { file: "bench", line: 1 };
 const seeds = Array.from({ length: numRows }, (_, row) => row);
 const texts: HostBatch = batchOf(

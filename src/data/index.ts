@@ -51,7 +51,7 @@ export { listFiles, type SourceFile } from "./sources/files.ts";
 export { readDocuments } from "./sources/read.ts";
 export { type ResolvedSource, type Source, sourceSchema } from "./sources/schema.ts";
 export type { SourceDocument } from "./sources/unit.ts";
-export { layOut, type LayoutOptions, type TextBatch } from "./tuning/batch.ts";
+export { layOut, type LayoutOptions, type RowRange, type TextBatch } from "./tuning/batch.ts";
 export {
   readTuningData,
   showText,

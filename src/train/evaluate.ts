@@ -21,8 +21,8 @@ export function evaluateLoss(
   let numTargets = 0;
   for (const batch of batches) {
     lossSum += context.scope(() => {
-      const { sequences, targets } = uploadBatch(context, batch);
-      return sum(context, decoder.loss(context, sequences, { targets, ignoreIndex })).item();
+      const { sequences, ...targets } = uploadBatch(context, batch);
+      return sum(context, decoder.loss(context, sequences, { ...targets, ignoreIndex })).item();
     });
     numTargets += countTargets(batch.targets);
   }

@@ -4,23 +4,27 @@
  */
 import { invariant } from "../base/index.ts";
 import type { Adapter, Decoder, SequenceBatch } from "../models/index.ts";
-import { Storage, Tape, Tensor } from "../tensor/index.ts";
-import type { Context, PendingValues, RecomputePolicy } from "../tensor/index.ts";
+import { rowIndex, Storage, Tape, Tensor } from "../tensor/index.ts";
+import type { Context, PendingValues, RecomputePolicy, RowIndex } from "../tensor/index.ts";
 import type { AdamW } from "./optimizer.ts";
 import type { PreferenceRows } from "./tuning/rows.ts";
 
-/** Sequences as the data side hands them over: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
+/** Sequences as the data side hands them over, a token in each of N rows: N = numSequences * sequenceLength, or packed by cuSeqLens. */
 export interface HostBatch {
   tokens: Int32Array;
-  /** The token after each; `ignoreIndex` where it counts for nothing. */
+  /** Of each row, the token after it; `ignoreIndex` where it counts for nothing. */
   targets: Int32Array;
   numSequences: number;
   sequenceLength: number;
   /** Restarting positions; counted from 0 in each sequence where absent. */
   positions?: Int32Array | undefined;
   cuSeqLens?: Int32Array | undefined;
+  /** Where sequences share rows: the row of each of their tokens, sequence after sequence as `cuSeqLens` counts them. */
+  rowOfToken?: Int32Array | undefined;
   /** Which rows are compared with which, in batches of preferences. */
   preference?: PreferenceRows | undefined;
+  /** The same texts without virtual tokens, as the base reads them; absent where there are none. */
+  base?: HostBatch | undefined;
 }
 
 export const ignoreIndex = -100;
@@ -107,10 +111,10 @@ export class TrainingStep implements StepRunner {
     const context = this.#context;
     using tape = new Tape(this.#recompute);
     context.scope(() => {
-      const { sequences, targets } = uploadBatch(context, batch);
+      const { sequences, ...targets } = uploadBatch(context, batch);
       context.withTape(tape, () => {
         const losses = this.#decoder.loss(context, sequences, {
-          targets,
+          ...targets,
           ignoreIndex,
           gradientScale: 1 / Math.max(1, numTargets),
           ...(this.#chunkBytes === undefined ? {} : { chunkBytes: this.#chunkBytes }),
@@ -140,18 +144,42 @@ export function countTargets(targets: Int32Array): number {
   return count;
 }
 
+/** Rows of the head are a multiple of this, which products on a GPU like. */
+const headRowStep = 16;
+
+/**
+ * Rows that the head is run for, ascending: those with a target, and the first without one as often as it takes to fill up. Undefined where
+ * that would leave none out.
+ */
+export function targetRowsOf(targets: Int32Array): Int32Array | undefined {
+  const numRows = Math.ceil(Math.max(1, countTargets(targets)) / headRowStep) * headRowStep;
+  if (numRows >= targets.length) return undefined;
+  const rows = new Int32Array(numRows).fill(targets.indexOf(ignoreIndex));
+  let count = 0;
+  for (const [row, target] of targets.entries()) if (target !== ignoreIndex) rows[count++] = row;
+  return rows.sort();
+}
+
+/** A batch on the device. */
+export interface UploadedBatch {
+  sequences: SequenceBatch;
+  /** i32: of `targetRows`, or of every row. */
+  targets: Tensor;
+  /** `targetRowsOf` the batch's targets. */
+  targetRows: RowIndex | undefined;
+}
+
 /** Queues the copies of a batch; the tensors belong to the innermost scope. */
-export function uploadBatch(
-  context: Context,
-  batch: HostBatch,
-): { sequences: SequenceBatch; targets: Tensor } {
-  const { tokens, targets, numSequences, sequenceLength, cuSeqLens } = batch;
-  invariant(tokens.length === targets.length, "one target per token");
-  const positions = batch.positions ?? countedPositions(tokens.length, sequenceLength);
+export function uploadBatch(context: Context, batch: HostBatch): UploadedBatch {
+  const { tokens, targets, numSequences, sequenceLength, cuSeqLens, rowOfToken } = batch;
+  const numRows = tokens.length;
+  invariant(numRows === targets.length, "one target per row");
+  const positions = batch.positions ?? countedPositions(numRows, sequenceLength);
   const upload = (values: Int32Array): Tensor =>
     context
       .empty([values.length], "i32")
       .setBytes(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  const targetRows = targetRowsOf(targets);
   return {
     sequences: {
       tokens: upload(tokens),
@@ -159,9 +187,22 @@ export function uploadBatch(
       numSequences,
       sequenceLength,
       cuSeqLens: cuSeqLens && upload(cuSeqLens),
+      sharing: rowOfToken && {
+        tokens: rowIndex(context, rowOfToken, numRows),
+        rows: rowIndex(context, firstTokens(rowOfToken, numRows), rowOfToken.length),
+        positions: upload(rowOfToken.map((row) => positions[row])),
+      },
     },
-    targets: upload(targets),
+    targets: upload(targetRows?.map((row) => targets[row]) ?? targets),
+    targetRows: targetRows && rowIndex(context, targetRows, numRows),
   };
+}
+
+/** For each row, the first token that it stands for. */
+function firstTokens(rowOfToken: Int32Array, numRows: number): Int32Array {
+  const first = new Int32Array(numRows);
+  for (let token = rowOfToken.length - 1; token >= 0; token--) first[rowOfToken[token]] = token;
+  return first;
 }
 
 function countedPositions(length: number, sequenceLength: number): Int32Array {

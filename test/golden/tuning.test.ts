@@ -98,6 +98,7 @@ function examplesOf(kind: "text" | "preference"): TuningExample[] {
 const rowOptions: TuningBatchOptions = {
   length: 64,
   packing: false,
+  sharePrompts: false,
   seed: 1,
   shuffle: false,
   padId: 2,
@@ -118,7 +119,11 @@ const batchSize = 2;
 /** Losses of all steps, one row an example. */
 async function curve(
   name: keyof typeof golden.curves,
-  { lr, recompute = "none" }: { lr: number; recompute?: LoopOptions["recompute"] },
+  {
+    lr,
+    recompute = "none",
+    ...rows
+  }: { lr: number; recompute?: LoopOptions["recompute"]; packing?: boolean; sharePrompts?: boolean },
 ): Promise<number[]> {
   const isFull = name === "sft";
   const isPreference = name === "dpo" || name === "ipo";
@@ -140,7 +145,7 @@ async function curve(
     moments: "f32",
     master: false,
   });
-  const data = new TuningRows(examplesOf(isPreference ? "preference" : "text"), rowOptions);
+  const data = new TuningRows(examplesOf(isPreference ? "preference" : "text"), { ...rowOptions, ...rows });
   const losses: number[] = [];
   const preference = {
     decoder,
@@ -222,6 +227,14 @@ describe("50 steps as TRL and PEFT run them", () => {
   });
   it("DPO with the adapter off as the reference; its first loss is ln 2", async () => {
     const losses = await curve("dpo", { lr: 5e-3 });
+    expect(losses[0]).toBe(Math.LN2);
+    expect(largestGap(losses, golden.curves.dpo)).toBeLessThan(1e-4);
+  });
+  it("DPO on pairs that share the rows of their prompt", async () => {
+    const sharing = { packing: true, sharePrompts: true };
+    const data = new TuningRows(examplesOf("preference"), { ...rowOptions, ...sharing });
+    expect(data.batch(0, batchSize).rowOfToken).toBeDefined();
+    const losses = await curve("dpo", { lr: 5e-3, ...sharing });
     expect(losses[0]).toBe(Math.LN2);
     expect(largestGap(losses, golden.curves.dpo)).toBeLessThan(1e-4);
   });

@@ -10,6 +10,7 @@ import {
   activation,
   embedding,
   gatedActivation,
+  gatherRows,
   gradientSink,
   languageModelLoss,
   linear,
@@ -31,6 +32,7 @@ import type {
   Parameter,
   QuantisedFormat,
   RotaryTable,
+  RowIndex,
   Tensor,
   TokenLossOptions,
 } from "../../tensor/index.ts";
@@ -65,6 +67,21 @@ export interface SequenceBatch {
   sequenceLength: number;
   /** i32 (numSequences + 1) */
   cuSeqLens?: Tensor | undefined;
+  /** Where sequences share rows, which then lie in no order that attention could read: `cuSeqLens` counts tokens. */
+  sharing?: SharedRows | undefined;
+}
+
+/**
+ * Sequences that begin with the same tokens have one row for each of these. All that is done row by row is done once; attention, which alone
+ * mixes rows, reads the sequences whole, from copies.
+ */
+export interface SharedRows {
+  /** For each token of the sequences, one sequence after another: its row. */
+  tokens: RowIndex;
+  /** For each row: the first token that it stands for. */
+  rows: RowIndex;
+  /** i32, for each token. */
+  positions: Tensor;
 }
 
 export interface DecoderOptions {
@@ -77,12 +94,17 @@ export interface DecoderOptions {
 
 export interface ForwardOptions {
   /** Gradients flow down to the embedding also where its weight is frozen. */
-  reachesEmbedding?: boolean;
+  reachesEmbedding?: boolean | undefined;
 }
 
-export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions;
+interface LossRows {
+  /** Rows that `targets`, and the losses, are of; all rows when absent. The head is run for these alone. */
+  targetRows?: RowIndex | undefined;
+}
 
-export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions;
+export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & ForwardOptions & LossRows;
+
+export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions & LossRows;
 
 interface LayerWeights {
   attentionNorm: NormWeights;
@@ -206,8 +228,7 @@ export class Decoder implements Disposable {
     // A block that is made again is recorded for its inputs' sake: the first one's must want a gradient when an adapter does.
     const makesBlocksAgain = context.tape?.recompute === "block" && this.#adapter !== undefined;
     const reachesEmbedding = options.reachesEmbedding === true || makesBlocksAgain;
-    const attend = (qkv: Tensor): Tensor =>
-      selfAttention(context, qkv, { ...batch, heads: this.config, rotary: this.rotary });
+    const attend = (qkv: Tensor): Tensor => this.#attend(context, qkv, batch);
     const embed = (): Stream => {
       const stream = this.#embed(context, batch.tokens, batch.positions);
       if (reachesEmbedding && stream.x.variable === undefined) gradientSink(context, stream.x);
@@ -226,6 +247,17 @@ export class Decoder implements Disposable {
         },
       );
       return { x: nextX, delta: nextDelta };
+    });
+  }
+
+  #attend(context: Context, qkv: Tensor, { sharing, ...batch }: SequenceBatch): Tensor {
+    const shape = { ...batch, heads: this.config, rotary: this.rotary };
+    if (sharing === undefined) return selfAttention(context, qkv, shape);
+    return context.scope(() => {
+      const copies = gatherRows(context, qkv, sharing.tokens);
+      const attended = selfAttention(context, copies, { ...shape, positions: sharing.positions });
+      // A shared row's tokens see the same keys, so their results are one: the first's is taken, and the others' gradient is zero.
+      return gatherRows(context, attended, sharing.rows);
     });
   }
 
@@ -256,22 +288,31 @@ export class Decoder implements Disposable {
     });
   }
 
-  /** Losses f32 (N) of a batch; on a tape, ready for `tape.backward`. */
+  /** Losses f32 of a batch's rows, (N), or of `targetRows`; on a tape, ready for `tape.backward`. */
   loss(context: Context, batch: SequenceBatch, options: DecoderLossOptions): Tensor {
-    const { reachesEmbedding = false, ...lossOptions } = options;
+    const { reachesEmbedding, targetRows, ...lossOptions } = options;
     return context.scope(() => {
-      const hidden = this.forward(context, batch, { reachesEmbedding });
+      const hidden = this.#hiddenForHead(context, batch, { reachesEmbedding, targetRows });
       return languageModelLoss(context, hidden, { ...lossOptions, weight: this.head });
     });
   }
 
   /** As `loss`, with the gradient of each row's loss given to `tape.backward` as a seed. */
   tokenLosses(context: Context, batch: SequenceBatch, options: DecoderTokenLossOptions): Tensor {
-    const { reachesEmbedding = false, ...lossOptions } = options;
+    const { reachesEmbedding, targetRows, ...lossOptions } = options;
     return context.scope(() => {
-      const hidden = this.forward(context, batch, { reachesEmbedding });
+      const hidden = this.#hiddenForHead(context, batch, { reachesEmbedding, targetRows });
       return tokenLosses(context, hidden, { ...lossOptions, weight: this.head });
     });
+  }
+
+  #hiddenForHead(
+    context: Context,
+    batch: SequenceBatch,
+    { targetRows, ...options }: ForwardOptions & LossRows,
+  ): Tensor {
+    const hidden = this.forward(context, batch, options);
+    return targetRows === undefined ? hidden : gatherRows(context, hidden, targetRows);
   }
 
   /** Learned positions are the first thing added to the stream: the first norm does it on its way. */

@@ -2,7 +2,8 @@
  * Arithmetic on sizes: memory to train and to serve, and operations per token, without allocating anything.
  *
  * Counting follows what the decoder keeps (decoder.ts): per row and layer the two sums of the stream, the projections, the attention output
- * and its statistics; normalised rows and activations only without recomputation.
+ * and its statistics; normalised rows and activations only without recomputation. Where sequences share rows, attention keeps its operands
+ * for every token, and its result as rows once more.
  */
 import { dtypeBytes } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
@@ -20,6 +21,8 @@ export interface TrainingMemoryOptions {
   recompute: RecomputePolicy;
   /** N: rows of one micro-batch. */
   numRows: number;
+  /** Tokens of its sequences: more than rows where these are shared. */
+  numTokens?: number | undefined;
   /** Memory for the logits of one chunk of the loss. */
   chunkBytes: number;
 }
@@ -71,6 +74,24 @@ function workingPerRow(
   return (passing + again + block) * dtypeBytes(dtype);
 }
 
+type BatchSize = Pick<TrainingMemoryOptions, "numRows" | "numTokens">;
+
+/** Bytes beyond those of its rows that sharing them costs: what a layer keeps, and what its backward pass needs beside. */
+function sharingBytes(
+  config: DecoderConfig,
+  { dtype, numRows, numTokens = numRows }: Pick<TrainingMemoryOptions, "dtype"> & BatchSize,
+): { kept: number; working: number } {
+  if (numTokens === numRows) return { kept: 0, working: 0 };
+  const bytes = dtypeBytes(dtype);
+  const attendedBytes = config.numHeads * config.headDim * bytes;
+  const qkvBytes = qkvWidth(config) * bytes;
+  const numCopies = numTokens - numRows;
+  return {
+    kept: numCopies * (qkvBytes + attendedBytes + 4 * config.numHeads) + numRows * attendedBytes,
+    working: numCopies * qkvBytes,
+  };
+}
+
 /** Peak memory of training with one micro-batch under way. */
 export function trainingMemory(config: DecoderConfig, options: TrainingMemoryOptions): TrainingMemory {
   const numParameters = countParameters(config);
@@ -89,13 +110,15 @@ export function trainingMemory(config: DecoderConfig, options: TrainingMemoryOpt
  */
 function blockwiseActivations(
   config: DecoderConfig,
-  { dtype, numRows }: Pick<TrainingMemoryOptions, "dtype" | "numRows">,
+  options: Pick<TrainingMemoryOptions, "dtype"> & BatchSize,
 ): number {
+  const { dtype, numRows } = options;
   const { width, ffnWidth, numLayers, isGated } = config;
   const streams = numLayers * keptPerRow(config, { dtype, recompute: "block" });
   const block = keptPerRow(config, { dtype, recompute: "none" });
   const passing = (3 * width + (isGated ? 2 * ffnWidth : ffnWidth)) * dtypeBytes(dtype);
-  return numRows * (streams + block + passing);
+  const { kept, working } = sharingBytes(config, options);
+  return numRows * (streams + block + passing) + kept + working;
 }
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
@@ -103,9 +126,11 @@ const sum = (values: readonly number[]): number => values.reduce((total, value) 
 /** What a forward and a backward pass hold beside weights and their gradients. */
 function passMemory(
   config: DecoderConfig,
-  options: Pick<TrainingMemoryOptions, "dtype" | "recompute" | "numRows" | "chunkBytes">,
+  options: Pick<TrainingMemoryOptions, "dtype" | "recompute" | "chunkBytes"> & BatchSize,
 ): { activations: number; logits: number } {
   const { numRows } = options;
+  const sharing = sharingBytes(config, options);
+  const numSharing = options.recompute === "block" ? 1 : config.numLayers;
   const layers = config.numLayers * keptPerRow(config, options) + workingPerRow(config, options);
   const ends = 4 * config.width * dtypeBytes(options.dtype);
   const logitsOfAll = numRows * config.vocabSize * dtypeBytes(options.dtype);
@@ -113,7 +138,8 @@ function passMemory(
     logitsOfAll,
     Math.max(options.chunkBytes, config.vocabSize * dtypeBytes(options.dtype)),
   );
-  return { activations: numRows * (layers + ends), logits };
+  const activations = numRows * (layers + ends) + numSharing * sharing.kept + sharing.working;
+  return { activations, logits };
 }
 
 /** Bytes of keys and values per token of context. */

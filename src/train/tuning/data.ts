@@ -10,6 +10,8 @@ export interface TuningBatchOptions {
   /** Tokens of a packed row; also the longest text. */
   length: number;
   packing: boolean;
+  /** Texts that are compared share the rows of their common beginning; with packing only. */
+  sharePrompts: boolean;
   seed: number;
   shuffle: boolean;
   padId: number;
@@ -91,21 +93,36 @@ export class TuningRows implements TrainingData {
 /** One micro-batch of examples of one kind. Throws ConfigError for one that KTO cannot do with. */
 export function batchOf(
   examples: readonly TuningExample[],
-  { packing, padId, prefix }: Pick<TuningBatchOptions, "packing" | "padId" | "prefix">,
+  options: Omit<TuningBatchOptions, "length" | "seed" | "shuffle">,
 ): HostBatch {
-  const texts = examples.flatMap(textsOf);
+  const { packing, sharePrompts, padId, prefix } = options;
+  const given = examples.flatMap(textsOf);
   const isUnpaired = examples[0]?.kind === "unpaired";
-  const all = isUnpaired ? [...texts, ...mismatchedTexts(texts)] : texts;
-  const batch = layOut(all, { layout: packing ? "packed" : "padded", padId, prefix });
-  if (examples[0]?.kind === "text") return batch;
-  let begin = 0;
-  const spans = all.map((text) => {
-    const length = packing ? prefix.length + text.tokens.length : batch.sequenceLength;
-    const span = { begin, end: begin + length };
-    begin += length;
-    return span;
+  const all = isUnpaired ? [...given, ...mismatchedTexts(given)] : given;
+  const { texts, ...batch } = layOut(all, {
+    layout: packing ? "packed" : "padded",
+    padId,
+    prefix,
+    groups: sharePrompts ? textsWithOnePrompt(examples) : undefined,
   });
-  return { ...batch, preference: comparisons(examples, spans) };
+  if (examples[0]?.kind === "text") return batch;
+  return {
+    ...batch,
+    preference: comparisons(examples, texts),
+    base: prefix.length === 0 ? undefined : batchOf(examples, { ...options, prefix: [] }),
+  };
+}
+
+/** Texts by number, those of one prompt together: the two of a pair, a text and the mismatched one of its prompt. */
+function textsWithOnePrompt(examples: readonly TuningExample[]): number[][] | undefined {
+  switch (examples[0]?.kind) {
+    case "preference":
+      return examples.map((_, index) => [2 * index, 2 * index + 1]);
+    case "unpaired":
+      return examples.map((_, index) => [index, examples.length + index]);
+    default:
+      return undefined;
+  }
 }
 
 function comparisons(examples: readonly TuningExample[], texts: PreferenceRows["texts"]): PreferenceRows {

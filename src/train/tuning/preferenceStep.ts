@@ -7,7 +7,7 @@ import type { Adapter, Decoder } from "../../models/index.ts";
 import { Tape } from "../../tensor/index.ts";
 import type { Context, RecomputePolicy, Tensor } from "../../tensor/index.ts";
 import type { AdamW } from "../optimizer.ts";
-import { ignoreIndex, uploadBatch } from "../step.ts";
+import { ignoreIndex, targetRowsOf, uploadBatch } from "../step.ts";
 import type { HostBatch, PendingStep, StepOptions, StepRunner } from "../step.ts";
 import { pairLoss, unpairedLoss } from "./objective.ts";
 import type { PreferenceObjective, TextScore } from "./objective.ts";
@@ -71,7 +71,7 @@ export class PreferenceStep implements StepRunner {
     for (const batch of batches) {
       this.#context.scope(() => {
         const { losses, reference } = this.#scores(batch);
-        this.#factors(batch, { losses: losses.toArray(), reference, numItems: 1, totals });
+        this.#factors(batch, { losses: rowLosses(batch, losses), reference, numItems: 1, totals });
       });
     }
     return measuresOf(totals);
@@ -80,8 +80,9 @@ export class PreferenceStep implements StepRunner {
   /** Log-probability of each text under the weights with the adapter off. */
   referenceOf(batch: HostBatch): Float64Array {
     const { decoder } = this.#parts;
+    const base = batch.base ?? batch;
     return this.#context.scope(() =>
-      decoder.withAdapter(undefined, () => sumTexts(rowsOf(batch), this.#tokenLosses(batch).toArray())),
+      decoder.withAdapter(undefined, () => sumTexts(rowsOf(base), rowLosses(base, this.#tokenLosses(base)))),
     );
   }
 
@@ -90,7 +91,13 @@ export class PreferenceStep implements StepRunner {
     using tape = new Tape(this.#parts.recompute);
     context.scope(() => {
       const { losses, reference } = this.#scores(batch, tape);
-      const factors = this.#factors(batch, { losses: losses.toArray(), reference, numItems, totals });
+      const rowFactors = this.#factors(batch, {
+        losses: rowLosses(batch, losses),
+        reference,
+        numItems,
+        totals,
+      });
+      const factors = ofTargetRows(batch, rowFactors);
       const gradient = context.tensor(factors, [factors.length], "f32");
       tape.backward(context, [{ tensor: losses, gradient }]);
     });
@@ -101,14 +108,15 @@ export class PreferenceStep implements StepRunner {
     return { losses: this.#context.withTape(tape, () => this.#tokenLosses(batch)), reference };
   }
 
+  /** Of the batch's target rows. */
   #tokenLosses(batch: HostBatch): Tensor {
     const { decoder, chunkBytes } = this.#parts;
-    const { sequences, targets } = uploadBatch(this.#context, batch);
+    const { sequences, ...targets } = uploadBatch(this.#context, batch);
     const chunks = chunkBytes === undefined ? {} : { chunkBytes };
-    return decoder.tokenLosses(this.#context, sequences, { targets, ignoreIndex, ...chunks });
+    return decoder.tokenLosses(this.#context, sequences, { ...targets, ignoreIndex, ...chunks });
   }
 
-  /** The gradient of the step's mean loss with respect to each token's loss; adds to the totals. */
+  /** The gradient of the step's mean loss with respect to each row's loss; adds to the totals. */
   #factors(
     batch: HostBatch,
     {
@@ -159,6 +167,22 @@ export class PreferenceStep implements StepRunner {
 function rowsOf({ preference }: HostBatch): PreferenceRows {
   invariant(preference !== undefined, "a batch of preferences says which rows are which text");
   return preference;
+}
+
+/** Losses of all rows of a batch, 0 where the head was not run. */
+function rowLosses({ targets }: HostBatch, losses: Tensor): Float64Array {
+  const values = losses.toArray();
+  const targetRows = targetRowsOf(targets);
+  if (targetRows === undefined) return values;
+  const all = new Float64Array(targets.length);
+  for (const [index, row] of targetRows.entries()) all[row] = values[index];
+  return all;
+}
+
+/** The values of the rows that the head is run for. */
+function ofTargetRows({ targets }: HostBatch, values: Float64Array): Float64Array {
+  const targetRows = targetRowsOf(targets);
+  return targetRows === undefined ? values : Float64Array.from(targetRows, (row) => values[row]);
 }
 
 const countItems = ({ pairs, unpaired }: PreferenceRows): number => pairs.length + unpaired.length;

@@ -48,6 +48,10 @@ export const tuneSchema = z.strictObject({
     answerOnly: z.boolean().default(true),
     cut: z.enum(["left", "right"]).default("left"),
     packing: z.boolean().default(true),
+    sharePrompts: z
+      .boolean()
+      .default(true)
+      .describe("texts that are compared are computed once where they begin alike; with packing only"),
     shuffle: z.boolean().default(true),
   }),
   maxLength: count

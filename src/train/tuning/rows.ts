@@ -1,9 +1,11 @@
 /** What a batch of preferences says beside its tokens. */
 
+import type { RowRange } from "../../data/index.ts";
+
 /** Which rows of a batch are which text, and what is compared. */
 export interface PreferenceRows {
-  /** Rows begin .. end of each text. */
-  texts: readonly { begin: number; end: number }[];
+  /** Rows begin .. end of each text; all that it has targets at, where it shares others. */
+  texts: readonly RowRange[];
   /** Texts by their number. */
   pairs: readonly {
     chosen: number;

@@ -11,7 +11,9 @@ import {
   trainingMemory,
 } from "../../../models/index.ts";
 import type { DecoderConfig, TrainingMemory } from "../../../models/index.ts";
+import { batchOf } from "../../../train/index.ts";
 import type { TuneRecipe } from "../../../train/index.ts";
+import { batchOptions } from "./parts.ts";
 import type { PreparedTuning } from "./prepare.ts";
 
 export interface TuneEstimate {
@@ -41,7 +43,7 @@ export function estimateTuning(
     moments: optim.moments,
     master: optim.master,
     recompute,
-    numRows: recipe.microBatch * rowTokens(prepared),
+    ...microBatchSize(prepared),
     chunkBytes,
   };
   const parameters = countParameters(config);
@@ -60,11 +62,35 @@ export function estimateTuning(
   return { parameters, trained, memory, availableBytes, fits: memory.total <= availableBytes };
 }
 
-/** Tokens of the longest row: a packed one, one text, or the two texts that a comparison is of. */
-function rowTokens({ recipe, maxLength, numVirtualTokens, data }: PreparedTuning): number {
-  const isCompared = recipe.objective.kind !== "sft";
-  const text = recipe.data.packing && !isCompared ? maxLength : data.statistics.longest;
-  return (text + numVirtualTokens) * (isCompared ? 2 : 1);
+/** Rows of the largest micro-batch, and tokens of its texts, of which comparisons may share rows. */
+function microBatchSize(prepared: PreparedTuning): { numRows: number; numTokens: number } {
+  const { recipe, maxLength, numVirtualTokens, data } = prepared;
+  const { longest } = data.statistics;
+  if (recipe.objective.kind === "sft") {
+    const text = recipe.data.packing ? maxLength : longest;
+    const numRows = recipe.microBatch * (text + numVirtualTokens);
+    return { numRows, numTokens: numRows };
+  }
+  const example = largestComparison(prepared);
+  return {
+    numRows: recipe.microBatch * example.numRows,
+    numTokens: recipe.microBatch * example.numTokens,
+  };
+}
+
+/** Of one example among as many as a comparison needs; KTO's texts have one mismatched text each. */
+function largestComparison(prepared: PreparedTuning): { numRows: number; numTokens: number } {
+  const { examples, kind } = prepared.data;
+  const options = batchOptions(prepared);
+  const count = kind === "unpaired" ? 2 : 1;
+  const largest = { numRows: 0, numTokens: 0 };
+  for (let first = 0; first < examples.length; first++) {
+    const group = Array.from({ length: count }, (_, i) => examples[(first + i) % examples.length]);
+    const { tokens, rowOfToken = tokens } = batchOf(group, options);
+    largest.numRows = Math.max(largest.numRows, Math.ceil(tokens.length / count));
+    largest.numTokens = Math.max(largest.numTokens, Math.ceil(rowOfToken.length / count));
+  }
+  return largest;
 }
 
 function countTrained(config: DecoderConfig, method: NonNullable<TuneRecipe["method"]>): number {

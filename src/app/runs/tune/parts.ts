@@ -4,7 +4,7 @@ import type { Adapter, Decoder } from "../../../models/index.ts";
 import type { Device } from "../../../device/index.ts";
 import type { Context } from "../../../tensor/index.ts";
 import { preferenceObjective, PreferenceStep, TrainingStep, TuningRows } from "../../../train/index.ts";
-import type { AdamW, StepRunner, TuneRecipe } from "../../../train/index.ts";
+import type { AdamW, StepRunner, TuneRecipe, TuningBatchOptions } from "../../../train/index.ts";
 import type { PreparedTuning } from "./prepare.ts";
 
 export interface Parts {
@@ -17,16 +17,28 @@ export interface Parts {
   validation: TuningRows | undefined;
 }
 
-export function tuningRows(prepared: PreparedTuning, vocabSize: number): Pick<Parts, "data" | "validation"> {
-  const { recipe, tokenizer, maxLength, numVirtualTokens, train, validation } = prepared;
-  const options = {
+/** How examples become rows of batches. */
+export function batchOptions({
+  recipe,
+  config,
+  tokenizer,
+  maxLength,
+  numVirtualTokens,
+}: PreparedTuning): TuningBatchOptions {
+  return {
     length: maxLength + numVirtualTokens,
     packing: recipe.data.packing,
+    sharePrompts: recipe.data.sharePrompts,
     seed: recipe.seed,
     shuffle: recipe.data.shuffle,
     padId: tokenizer.padId ?? tokenizer.eosId,
-    prefix: Array.from({ length: numVirtualTokens }, (_, i) => vocabSize + i),
+    prefix: Array.from({ length: numVirtualTokens }, (_, i) => config.vocabSize + i),
   };
+}
+
+export function tuningRows(prepared: PreparedTuning): Pick<Parts, "data" | "validation"> {
+  const { train, validation } = prepared;
+  const options = batchOptions(prepared);
   return {
     data: new TuningRows(train, options),
     validation: validation.length === 0 ? undefined : new TuningRows(validation, options),

@@ -124,7 +124,7 @@ async function runTuning(
   const { recipe, checkpoint, config } = prepared;
   const dtype = tuningDtype(prepared);
   const { quantise, method } = recipe;
-  const rows = tuningRows(prepared, config.vocabSize);
+  const rows = tuningRows(prepared);
   const numSteps =
     recipe.steps ?? Math.max(1, Math.ceil((recipe.epochs * rows.data.rowsPerEpoch) / recipe.batchSize));
   const estimate = estimateTuning(prepared, { dtype, chunkBytes: chunkBytesOf(recipe, device) }, device);
