@@ -3,7 +3,9 @@
  * DPO with the base as its own reference, against the rate of a large matrix product in the same run, with the peak of memory. Weights are random: the time does not depend on them.
  *
  * usage: node bench/tune.ts [--preset nemotron-10m] [--device cpu|cuda] [--threads N] [--precision f32|bf16] [--length 512] [--rows 8]
- *   [--recompute none|norm-activation|block] [--only lora,all-linear,qlora,dpo] [--json]
+ *   [--prompt 1] [--recompute none|norm-activation|block] [--only lora,all-linear,qlora,dpo] [--apart] [--json]
+ * `--prompt` is how many of the `--length` tokens of each text of DPO are the prompt, which is the same for both texts of a pair; rates are of the
+ * tokens of texts, whatever rows they share. `--apart` computes a pair's prompt twice.
  * on a GPU: node bench/tune.ts --preset nemotron-3-8b --device cuda --precision bf16 --length 4096 --rows 1
  */
 import { parseArgs } from "node:util";
@@ -21,7 +23,7 @@ import type { Adapter } from "../src/models/index.ts";
 import { formatBytes } from "../src/base/index.ts";
 import { Context, matmulInto } from "../src/tensor/index.ts";
 import type { QuantisedFormat, RecomputePolicy } from "../src/tensor/index.ts";
-import { AdamW, batchOf, PreferenceStep, TrainingStep } from "../src/train/index.ts";
+import { AdamW, batchOf, ignoreIndex, PreferenceStep, TrainingStep } from "../src/train/index.ts";
 import type { HostBatch, StepRunner } from "../src/train/index.ts";
 
 const { values } = parseArgs({
@@ -32,6 +34,8 @@ const { values } = parseArgs({
     precision: { type: "string", default: "f32" },
     length: { type: "string", default: "512" },
     rows: { type: "string", default: "8" },
+    prompt: { type: "string", default: "1" },
+    apart: { type: "boolean", default: false },
     recompute: { type: "string", default: "none" },
     only: { type: "string", default: "lora,all-linear,qlora,dpo" },
     json: { type: "boolean", default: false },
@@ -42,7 +46,8 @@ const recompute: RecomputePolicy =
 const dtype = values.precision === "bf16" ? "bf16" : "f32";
 const config = nemotronPreset(values.preset);
 const length = Number(values.length);
-const numRows = Number(values.rows);
+const numTexts = Number(values.rows);
+const promptLength = Number(values.prompt);
 const numSteps = 3;
 
 using device = await openDevice({
@@ -79,35 +84,57 @@ function matmulRate(): number {
   });
 }
 
-function text(seed: number) {
-  const tokens = Int32Array.from({ length }, (_, i) => ((i + seed * 131) * 7919) % config.vocabSize);
-  return { tokens, isTrained: new Uint8Array(length).fill(1), numCutAnswer: 0, numCutPrompt: 0 };
+/** `numPrompt` tokens that the prompt's seed gives and nothing is learnt of, then an answer. */
+function text(seed: number, { numPrompt, promptSeed }: { numPrompt: number; promptSeed: number }) {
+  const tokens = Int32Array.from(
+    { length },
+    (_, i) => ((i + (i < numPrompt ? promptSeed : seed) * 131) * 7919) % config.vocabSize,
+  );
+  const isTrained = new Uint8Array(length).fill(1, numPrompt);
+  return { tokens, isTrained, numCutAnswer: 0, numCutPrompt: 0 };
 }
 
-const layout = { packing: true, sharePrompts: true, padId: 0, prefix: [] };
+const layout = { packing: true, sharePrompts: !values.apart, padId: 0, prefix: [] };
 const place = { file: "bench", line: 1 };
-const seeds = Array.from({ length: numRows }, (_, row) => row);
+const seeds = Array.from({ length: numTexts }, (_, seed) => seed);
 const texts: HostBatch = batchOf(
-  seeds.map((seed) => ({ kind: "text" as const, ...place, text: text(seed) })),
+  seeds.map((seed) => ({
+    kind: "text" as const,
+    ...place,
+    text: text(seed, { numPrompt: 1, promptSeed: seed }),
+  })),
   layout,
 );
 /** Half as many pairs: as many texts. */
 const pairs: HostBatch = batchOf(
-  seeds.slice(0, Math.max(1, numRows / 2)).map((seed) => ({
-    kind: "preference" as const,
-    ...place,
-    chosen: text(seed),
-    rejected: text(seed + numRows),
-  })),
+  seeds.slice(0, Math.max(1, numTexts / 2)).map((seed) => {
+    const prompt = { numPrompt: promptLength, promptSeed: seed };
+    return {
+      kind: "preference" as const,
+      ...place,
+      chosen: text(seed, prompt),
+      rejected: text(seed + numTexts, prompt),
+    };
+  }),
   layout,
 );
 
-/** Floating-point operations per token: no weight gradients of the base; the reference is one more forward pass. */
-function operations({ numParameters }: Adapter, isCompared: boolean): number {
-  const matmuls = 2 * countMatmulParameters(config);
+/** Tokens of a batch's texts: more than its rows, where these are shared. */
+const countTokens = ({ tokens, rowOfToken = tokens }: HostBatch): number => rowOfToken.length;
+
+/**
+ * Floating-point operations of a step that cannot be spared: no weight gradients of the base; the head for rows with a target; the reference is
+ * one more forward pass.
+ */
+function operations(batch: HostBatch, { numParameters }: Adapter, isCompared: boolean): number {
+  const numRows = batch.tokens.length;
+  const numTargets = batch.targets.filter((target) => target !== ignoreIndex).length;
+  const head = config.vocabSize * config.width;
+  const matmuls = 2 * (numRows * (countMatmulParameters(config) - head) + numTargets * head);
   const { forward } = operationsPerToken(config, length);
-  const attention = forward - matmuls;
-  return 2 * matmuls + 3 * attention + 6 * numParameters + (isCompared ? forward : 0);
+  const attention = countTokens(batch) * (forward - 2 * countMatmulParameters(config));
+  const trained = 2 * matmuls + 3 * attention + 6 * numRows * numParameters;
+  return trained + (isCompared ? matmuls + attention : 0);
 }
 
 interface Method {
@@ -192,8 +219,9 @@ function measure({ name, targets, isCompared, quantise, ...method }: Method) {
   const result = {
     name,
     trained: adapter.numParameters,
-    tokensPerSecond: batch.tokens.length / seconds,
-    operations: operations(adapter, isCompared),
+    rows: batch.tokens.length,
+    tokensPerSecond: countTokens(batch) / seconds,
+    operations: operations(batch, adapter, isCompared) / countTokens(batch),
     peakBytes: device.memory().peakLiveBytes,
   };
   decoder.attach(undefined);
@@ -230,6 +258,8 @@ if (values.json)
       {
         device: device.description,
         preset: values.preset,
+        length,
+        prompt: promptLength,
         dtype,
         matmul,
         results,
@@ -240,7 +270,7 @@ if (values.json)
   );
 else {
   console.log(
-    `${values.preset}, ${dtype}, ${numRows} rows of ${length} tokens, on ${device.description}; a large product runs at ${(matmul / 1e9).toFixed(0)} GFLOP/s`,
+    `${values.preset}, ${dtype}, ${numTexts} texts of ${length} tokens, of pairs a prompt of ${promptLength}, on ${device.description}; a large product runs at ${(matmul / 1e9).toFixed(0)} GFLOP/s`,
   );
   for (const { name, trained, tokensPerSecond, limit, share, peakBytes } of results)
     console.log(

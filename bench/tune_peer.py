@@ -1,9 +1,14 @@
 """The peers of bench/tune.ts, with a LoRA of peft on a random model of the Nemotron-3-8B shape, bf16, its layers compiled:
   dpo   TRL's DPOTrainer, the base with its adapter off as the reference, one pair a step, as `bench/tune.ts --rows 2 --only dpo` has
   lora  a plain step of next-token loss, `--rows` rows a step, as `bench/tune.ts --only lora` has
+`--prompt` is what `bench/tune.ts --prompt` is: of `--length` tokens of each side of a pair, how many are the prompt, which both begin with. Rates are
+of tokens of both sides. Of what TRL 1.16 has for this work, on is what pays: its chunked head over answers alone (always there). Not on: padding_free, which 1.16
+switches off (and both sides are of one length); precompute_ref_log_probs, which takes the reference out of the timed steps, as our
+objective.precomputeReference would; use_liger_kernel, deprecated there and of layers' kernels alone, which are compiled here;
+activation_offloading, which saves memory alone. Nothing in it computes a pair's prompt once.
 Prints a JSON line for each; where memory does not suffice, tries again with the layers recomputed.
 
-usage: python bench/tune_peer.py [dpo] [lora] [--length 4096] [--rows 2] [--steps 5] [--eager] [--checkpointing] [--tiny] [--cpu]
+usage: python bench/tune_peer.py [dpo] [lora] [--length 4096] [--prompt 1] [--rows 2] [--steps 5] [--eager] [--checkpointing] [--tiny] [--cpu]
 """
 
 import argparse
@@ -29,6 +34,7 @@ from trl import DPOConfig, DPOTrainer
 parser = argparse.ArgumentParser()
 parser.add_argument("what", nargs="*", help="dpo, lora; both where nothing is said")
 parser.add_argument("--length", type=int, default=4096, help="tokens of a row, and of each side of a pair")
+parser.add_argument("--prompt", type=int, default=1, help="of them, tokens of a pair's prompt, which both sides begin with")
 parser.add_argument("--rows", type=int, default=2, help="rows of a step of `lora`")
 parser.add_argument("--steps", type=int, default=5, help="steps that are timed; three more come before")
 parser.add_argument("--eager", action="store_true", help="layers as they are, not compiled")
@@ -112,9 +118,10 @@ def random_pairs(vocab_size):
     def ids(count):
         return torch.randint(3, vocab_size, (count,)).tolist()
 
-    # The first token is the prompt: every other is scored.
+    # What follows the prompt is scored.
+    answer = options.length - options.prompt
     rows = [
-        dict(prompt_ids=ids(1), chosen_ids=ids(options.length - 1), rejected_ids=ids(options.length - 1))
+        dict(prompt_ids=ids(options.prompt), chosen_ids=ids(answer), rejected_ids=ids(answer))
         for _ in range(options.steps + num_warm)
     ]
     return Dataset(pyarrow.Table.from_pylist(rows), fingerprint="random-pairs")
@@ -199,7 +206,7 @@ def measured(step):
 steps = dict(dpo=dpo, lora=lora)
 for name in options.what or list(steps):
     rows = 2 if name == "dpo" else options.rows
-    shape = dict(what=name, length=options.length, rows=rows, compiled=not options.eager)
+    shape = dict(what=name, length=options.length, prompt=options.prompt if name == "dpo" else None, rows=rows, compiled=not options.eager)
     print(json.dumps(dict(**shape, **measured(steps[name]))), flush=True)
     gc.collect()
     if device == "cuda":

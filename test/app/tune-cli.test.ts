@@ -225,6 +225,25 @@ describe("nautilus tune", () => {
     const small = await runCli(...tune("dry", "--dry-run", "--json", "--set", "quantise=nf4"));
     expect(JSON.parse(small.stdout).memory.parameters).toBeLessThan(frozen.memory.parameters);
 
+    const pairs = Array.from({ length: 6 }, (_, i) => ({
+      prompt: "the quick brown fox jumps over the lazy dog ",
+      chosen: `dog ${i}`,
+      rejected: "fox",
+    }));
+    writeFileSync(at("pairs.jsonl"), pairs.map((row) => JSON.stringify(row)).join("\n"));
+    const activations = async (sharePrompts: boolean): Promise<number> => {
+      const settings = [
+        `data.train=${JSON.stringify(at("pairs.jsonl"))}`,
+        `data.sharePrompts=${sharePrompts}`,
+      ];
+      const options = settings.flatMap((setting) => ["--set", setting]);
+      const { stdout } = await runCli(
+        ...tune("dry", "--dry-run", "--json", "--objective", "dpo", ...options),
+      );
+      return JSON.parse(stdout).memory.activations;
+    };
+    expect(await activations(true)).toBeLessThan(0.9 * (await activations(false)));
+
     const swept = await runCli(...tune("dry", "--find-lr", "60", "--json"));
     const { steepest, points } = JSON.parse(swept.stdout);
     expect(points[0].rate).toBeCloseTo(1e-6, 12);

@@ -5,12 +5,20 @@
 import { expect, it } from "vitest";
 import { invariant } from "../../src/base/index.ts";
 import type { EncodedText, TuningExample } from "../../src/data/index.ts";
-import { createAdapter, Decoder, modelFamily, parseAdapterConfig } from "../../src/models/index.ts";
+import {
+  adaptedProjections,
+  adapterMemory,
+  createAdapter,
+  Decoder,
+  modelFamily,
+  parseAdapterConfig,
+} from "../../src/models/index.ts";
 import type { AdapterConfigInput } from "../../src/models/index.ts";
-import { Context } from "../../src/tensor/index.ts";
+import { Context, Tape } from "../../src/tensor/index.ts";
 import type { RecomputePolicy } from "../../src/tensor/index.ts";
-import { AdamW, batchOf, PreferenceStep, TuningRows } from "../../src/train/index.ts";
+import { AdamW, batchOf, ignoreIndex, PreferenceStep, TuningRows } from "../../src/train/index.ts";
 import type { HostBatch, PreferenceMeasures, PreferenceObjective } from "../../src/train/index.ts";
+import { uploadBatch } from "../../src/train/step.ts";
 import { openOrSkip } from "../open-device.ts";
 import { tinyConfig } from "../tiny-model.ts";
 
@@ -236,3 +244,59 @@ it("shares the rows before the first target, and no row where too few would be s
   expect(batchOf([long], { ...options, prefix: [] }).rowOfToken).toBeUndefined();
   expect(batchOf([long], { ...options, packing: false }).rowOfToken).toBeUndefined();
 });
+
+it.for(["none", "norm-activation", "block"] as const)(
+  "takes the memory that is estimated, recomputing %s",
+  async (recompute, test) => {
+    using device = await openOrSkip("cpu", test);
+    const context = new Context(device);
+    const config = { ...tinyConfig, width: 128, ffnWidth: 384, headDim: 32, numLayers: 6, maxPositions: 512 };
+    const [prompt, chosen, rejected] = [drawn(300, 1), drawn(100, 2), drawn(80, 3)];
+    const pair: TuningExample = {
+      ...place,
+      kind: "preference",
+      chosen: text(prompt, chosen),
+      rejected: text(prompt, rejected),
+    };
+    using decoder = new Decoder(context, config, { dtype: "f32" });
+    decoder.parameters.initialise(1);
+    const adapted = { family: modelFamily(config), config: parseAdapterConfig(lora) };
+    using adapter = createAdapter(decoder, { ...adapted, dtype: "f32", gradientDtype: "f32" });
+    adapter.initialise(context, 1);
+    decoder.attach(adapter);
+    const chunkBytes = 2 ** 14;
+    const measure = (sharePrompts: boolean): { peak: number; estimate: number } => {
+      const batch = batchOf([pair], { packing: true, sharePrompts, padId: 2, prefix: [] });
+      device.resetPeakMemory();
+      context.scope(() => {
+        using tape = new Tape(recompute);
+        const { sequences, ...targets } = uploadBatch(context, batch);
+        context.withTape(tape, () =>
+          decoder.loss(context, sequences, { ...targets, ignoreIndex, chunkBytes }),
+        );
+        tape.backward(context);
+      });
+      const { optimizer, total } = adapterMemory(config, {
+        dtype: "f32",
+        gradientDtype: "f32",
+        moments: "f32",
+        recompute,
+        numTrained: adapter.numParameters,
+        adapted: adaptedProjections(config, adapted),
+        numRows: batch.tokens.length,
+        numTokens: batch.rowOfToken?.length,
+        chunkBytes,
+      });
+      return { peak: device.memory().peakLiveBytes, estimate: total - optimizer };
+    };
+    const apart = measure(false);
+    const shared = measure(true);
+    decoder.attach(undefined);
+    expect(shared.peak).toBeLessThan(0.85 * apart.peak);
+    for (const { peak, estimate } of [apart, shared]) {
+      expect(estimate / peak).toBeGreaterThan(0.98);
+      expect(estimate / peak).toBeLessThan(1.1);
+    }
+    expect(Math.abs(shared.estimate / shared.peak - apart.estimate / apart.peak)).toBeLessThan(0.03);
+  },
+);
