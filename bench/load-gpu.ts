@@ -1,25 +1,40 @@
 /**
- * Loading a model folder onto a GPU from the page cache: what the bus gives pinned memory, what reading by threads reaches by their number
- * and the size of their blocks, and seconds from the start of a fresh process to the first token.
+ * Loading a model folder onto a GPU from the page cache: what the bus gives pinned memory, what pinning costs, what reads alone give of
+ * these very files, what reading and copying reach by their threads and the size of their blocks, with the parts of each, from how many
+ * bytes on threads pay, and seconds from the start of a fresh process to the first token.
  *
- *   node bench/load-gpu.ts [--preset nemotron-3-8b] [--layers 32] [--device cuda] [--sweep 8:8,16:8]
+ *   node bench/load-gpu.ts [--preset nemotron-3-8b] [--layers 32] [--device cuda] [--sweep 8:4,12:4] [--folder DIR]
  *
- * Writes a folder of random weights to TMPDIR (17 GB for the whole preset) and removes it. A case of the sweep is THREADS:MIB.
+ * Writes a folder of random weights to TMPDIR (17 GB for the whole preset) and removes it. With --folder the one there is used, or else
+ * written there, and kept. A case of the sweep is THREADS:MIB, or THREADS:MIB:small for a ring that is not in huge pages.
  */
 import { spawnSync } from "node:child_process";
-import { createReadStream, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { formatBytes } from "../src/base/index.ts";
 import { openCheckpoint } from "../src/checkpoint/index.ts";
-import { createCudaDevice } from "../src/device/cuda/index.ts";
+import { FileReaders, readsPerThread } from "../src/device/cuda/fileReaders.ts";
+import { createCudaDevice, type CudaDevice } from "../src/device/cuda/index.ts";
 import { CudaMemory } from "../src/device/cuda/memory.ts";
 import { PinnedBlock } from "../src/device/cuda/pinned.ts";
 import { CudaSession } from "../src/device/cuda/session.ts";
+import { openSystemLibrary } from "../src/device/cuda/systemLibrary.ts";
+import { viewMemory } from "../src/device/ffi.ts";
 import { openDevice } from "../src/device/index.ts";
-import type { DeviceBuffer } from "../src/device/index.ts";
+import type { FileTransfer } from "../src/device/index.ts";
 import { createEngine, parseSampling } from "../src/infer/index.ts";
 import { Decoder, loadCheckpointModel, modelPreset, saveModelFolder } from "../src/models/index.ts";
 import { Context } from "../src/tensor/index.ts";
@@ -30,7 +45,7 @@ const { values } = parseArgs({
     preset: { type: "string", default: "nemotron-3-8b" },
     layers: { type: "string" },
     device: { type: "string", default: "cuda" },
-    sweep: { type: "string", default: "4:8,8:8,14:2,14:8,14:16,24:8" },
+    sweep: { type: "string", default: "8:4,10:4,12:1,12:2,12:4,12:4:small,12:8,14:4,16:2,16:4" },
     part: { type: "string" },
     folder: { type: "string", default: "" },
   },
@@ -39,6 +54,18 @@ const kind = values.device === "cpu" ? "cpu" : "cuda";
 const secondsSince = (startMs: number): number => (performance.now() - startMs) / 1000;
 const rate = (byteLength: number, seconds: number): string =>
   `${(byteLength / seconds / 1e9).toFixed(1)} GB/s`;
+const mebibyte = 2 ** 20;
+
+function systemLibrary() {
+  const library = openSystemLibrary();
+  if (library === undefined) throw new Error("expected glibc, got none: nothing reads by threads here");
+  return library;
+}
+const cases = (): { numThreads: number; mebibytes: number; isSmall: boolean }[] =>
+  values.sweep.split(",").map((text) => {
+    const [numThreads, mebibytes, pages] = text.split(":");
+    return { numThreads: Number(numThreads), mebibytes: Number(mebibytes), isSmall: pages === "small" };
+  });
 
 async function write(folder: string): Promise<void> {
   const preset = modelPreset(values.preset);
@@ -49,45 +76,159 @@ async function write(folder: string): Promise<void> {
   saveModelFolder(decoder, folder);
 }
 
-/** Reads the files once, so that they lie in the page cache. */
-async function warm(folder: string): Promise<void> {
-  for (const name of readdirSync(folder).filter((file) => file.endsWith(".safetensors")))
-    for await (const _ of createReadStream(join(folder, name), { highWaterMark: 1 << 24 }));
-}
+const weightFiles = (folder: string): string[] =>
+  existsSync(folder) ? readdirSync(folder).filter((file) => file.endsWith(".safetensors")) : [];
 
-/** Copies out of pinned memory alone, again and again. */
-function measureBus(): void {
-  const session = new CudaSession(0);
+/** Copies of `pieceBytes` out of pinned memory alone, again and again; `inPiece` bytes from a block's start. */
+function measureCopies(session: CudaSession, pieceBytes: number, inPiece = 0): number {
   const { functions } = session;
-  const byteLength = 2 ** 26;
-  const block = new PinnedBlock(session, byteLength);
   const memory = new CudaMemory(session);
-  const target = memory.allocate(byteLength).address;
-  const numCopies = 64;
+  const block = new PinnedBlock(session, pieceBytes + 4096);
+  const target = memory.allocate(pieceBytes).address;
+  const numCopies = Math.ceil(2 ** 32 / pieceBytes);
+  let seconds = 0;
   for (let round = 0; round < 2; round++) {
     const startMs = performance.now();
     for (let i = 0; i < numCopies; i++)
       session.check(
         "cuMemcpyHtoDAsync",
-        functions.cuMemcpyHtoDAsync_v2(target, block.address, byteLength, session.stream),
+        functions.cuMemcpyHtoDAsync_v2(target, block.address + inPiece, pieceBytes, session.stream),
       );
     session.synchronize();
-    if (round === 1)
-      console.log(`the bus, pinned memory alone: ${rate(numCopies * byteLength, secondsSince(startMs))}`);
+    seconds = secondsSince(startMs);
   }
   memory.dispose();
   block.dispose();
+  return (numCopies * pieceBytes) / seconds;
+}
+
+const hugeKibibytes = (): string =>
+  /AnonHugePages:\s+(\d+)/.exec(readFileSync("/proc/self/smaps_rollup", "utf8"))?.[1] ?? "unknown";
+
+/** What pinning a ring costs: memory of the driver's, and ordinary memory in huge pages that is registered. */
+function measurePinning(session: CudaSession): void {
+  const blockBytes = 4 * mebibyte;
+  const numBlocks = 28;
+  const ms = (startMs: number): string => `${(performance.now() - startMs).toFixed(1)} ms`;
+  let startMs = performance.now();
+  const blocks = Array.from({ length: numBlocks }, () => new PinnedBlock(session, blockBytes));
+  const allocated = ms(startMs);
+  startMs = performance.now();
+  for (const block of blocks) block.dispose();
+  console.log(`pinning ${numBlocks} x 4 MiB: cuMemHostAlloc ${allocated}, freed in ${ms(startMs)}`);
+  const library = systemLibrary();
+  for (const isHuge of [false, true]) {
+    const memory = library.aligned_alloc(2 * mebibyte, numBlocks * blockBytes);
+    if (isHuge) library.madvise(memory, numBlocks * blockBytes, 14);
+    const { functions } = session;
+    const hugeBefore = hugeKibibytes();
+    startMs = performance.now();
+    const bytes = new Uint8Array(viewMemory(memory, numBlocks * blockBytes));
+    for (let at = 0; at < bytes.length; at += 4096) bytes[at] = 1;
+    const touched = ms(startMs);
+    startMs = performance.now();
+    for (let i = 0; i < numBlocks; i++)
+      session.check(
+        "cuMemHostRegister",
+        functions.cuMemHostRegister_v2(memory + i * blockBytes, blockBytes, 0),
+      );
+    const registered = ms(startMs);
+    const huge = `${hugeBefore} KiB in huge pages before, ${hugeKibibytes()} after`;
+    startMs = performance.now();
+    for (let i = 0; i < numBlocks; i++)
+      session.check("cuMemHostUnregister", functions.cuMemHostUnregister(memory + i * blockBytes));
+    const unregistered = ms(startMs);
+    startMs = performance.now();
+    library.free(memory);
+    console.log(
+      `  ${isHuge ? "huge" : "ordinary"} pages: first touches ${touched}, registered in ${registered}, unregistered in ${unregistered}, freed in ${ms(startMs)}; ${huge}`,
+    );
+  }
+}
+
+function measureBus(): void {
+  const session = new CudaSession(0);
+  for (const mebibytes of [1, 2, 4, 8, 64])
+    console.log(
+      `the bus, pinned memory alone, copies of ${mebibytes} MiB: ${rate(measureCopies(session, mebibytes * mebibyte), 1)}`,
+    );
+  console.log(
+    `  of 4 MiB, 2,056 bytes beside a page's start: ${rate(measureCopies(session, 4 * mebibyte, 2056), 1)}`,
+  );
+  measurePinning(session);
   session.dispose();
 }
 
-/** All tensors into one buffer, by number of threads and size of blocks. */
-async function sweep(folder: string): Promise<void> {
+/** Reads alone into ordinary memory in huge pages, up to 8 GB: by thread, from where tensors would begin, to blocks' starts or to the same place in a page. */
+function measureReads(folder: string): void {
+  const library = systemLibrary();
+  const paths = weightFiles(folder).map((name) => join(folder, name));
+  const read = (
+    numThreads: number,
+    mebibytes: number,
+    { inFile, inPage }: { inFile: number; inPage: number },
+  ) => {
+    const blockBytes = mebibytes * mebibyte;
+    const strideBytes = blockBytes + 2 * mebibyte;
+    const numSlots = readsPerThread * numThreads;
+    const memory = library.aligned_alloc(2 * mebibyte, numSlots * strideBytes);
+    library.madvise(memory, numSlots * strideBytes, 14);
+    new Uint8Array(viewMemory(memory, numSlots * strideBytes)).fill(1);
+    const startMs = performance.now();
+    const readers = new FileReaders(library, { numSlots, numThreads });
+    const free = Array.from({ length: numSlots }, (_, slot) => slot);
+    let numBytes = 0;
+    let numFailed = 0;
+    const take = (): void => {
+      for (const { slot, isWhole } of readers.take()) {
+        free.push(slot);
+        if (!isWhole) numFailed++;
+      }
+    };
+    for (const path of paths) {
+      const descriptor = openSync(path, "r");
+      const { size } = statSync(path);
+      for (let position = inFile; position + blockBytes <= size && numBytes < 8e9; position += blockBytes) {
+        while (!readers.hasRoom || free.length === 0) take();
+        const slot = free.pop() ?? 0;
+        const address = memory + slot * strideBytes + inPage;
+        if (!readers.post(slot, { descriptor, position, byteLength: blockBytes, address })) numFailed++;
+        numBytes += blockBytes;
+      }
+      while (readers.numPending > 0) take();
+      closeSync(descriptor);
+    }
+    readers.dispose();
+    const seconds = secondsSince(startMs);
+    library.free(memory);
+    return `${rate(numBytes, seconds)}${numFailed === 0 ? "" : `, ${numFailed} failed`}`;
+  };
+  const aligned = { inFile: 0, inPage: 0 };
+  console.log(`reads alone, to bring the files into the page cache: ${read(8, 4, aligned)}`);
+  for (const numThreads of [1, 2, 4, 8, 10, 12, 14, 16])
+    console.log(`reads alone, ${numThreads} threads, blocks of 4 MiB: ${read(numThreads, 4, aligned)}`);
+  for (const mebibytes of [1, 2, 8])
+    console.log(`  12 threads, blocks of ${mebibytes} MiB: ${read(12, mebibytes, aligned)}`);
+  const inFile = 2056;
+  console.log(
+    `  12 threads, 4 MiB, from byte ${inFile} on, to blocks' starts: ${read(12, 4, { inFile, inPage: 0 })}`,
+  );
+  console.log(`    to the same place in a page: ${read(12, 4, { inFile, inPage: inFile })}`);
+}
+
+/** Where all tensors lie, and a place for each in one buffer. */
+async function withTransfers(
+  folder: string,
+  body: (device: CudaDevice, transfers: readonly FileTransfer[], totalBytes: number) => void,
+): Promise<void> {
   using device = createCudaDevice();
   using checkpoint = await openCheckpoint(folder);
   const { weights } = checkpoint;
   const names = [...weights.names()];
   const total = names.reduce((sum, name) => sum + weights.info(name).byteLength, 0);
-  const target: DeviceBuffer = device.allocate(total);
+  const startMs = performance.now();
+  const target = device.allocate(total);
+  console.log(`${formatBytes(total)} on the GPU allocated in ${secondsSince(startMs).toFixed(3)} s`);
   let byteOffset = 0;
   const transfers = names.flatMap((name) => {
     const range = weights.fileRange?.(name);
@@ -95,19 +236,73 @@ async function sweep(folder: string): Promise<void> {
     byteOffset += range.byteLength;
     return [{ ...range, target, byteOffset: byteOffset - range.byteLength }];
   });
-  for (const [threads, mebibytes] of values.sweep.split(",").map((text) => text.split(":").map(Number))) {
-    const startMs = performance.now();
-    const failed = device.uploadFiles(transfers, {
-      numThreads: threads,
-      blockBytes: mebibytes * 2 ** 20,
-      leastBytes: 0,
-    });
-    const seconds = secondsSince(startMs);
-    console.log(
-      `${threads} threads, blocks of ${mebibytes} MiB: ${rate(byteOffset, seconds)} of ${formatBytes(byteOffset)} in ${seconds.toFixed(2)} s, ${failed.length} failed`,
-    );
-  }
+  body(device, transfers, byteOffset);
   target.dispose();
+}
+
+/** All tensors into one buffer, by number of threads and size of blocks. */
+async function sweep(folder: string): Promise<void> {
+  const session = new CudaSession(0);
+  const bus = measureCopies(session, 64 * mebibyte);
+  session.dispose();
+  await withTransfers(folder, (device, transfers, totalBytes) => {
+    const library = systemLibrary();
+    for (const { numThreads, mebibytes, isSmall } of cases()) {
+      const phases: string[] = [];
+      const startMs = performance.now();
+      let lastMs = startMs;
+      const failed = device.uploadFiles(transfers, {
+        numThreads,
+        blockBytes: mebibytes * mebibyte,
+        leastBytes: 0,
+        library: isSmall ? { ...library, madvise: () => 0 } : library,
+        onPhase: (phase) => {
+          const nowMs = performance.now();
+          phases.push(`${phase} ${(nowMs - lastMs).toFixed(1)}`);
+          lastMs = nowMs;
+        },
+      });
+      const seconds = secondsSince(startMs);
+      const share = ((100 * totalBytes) / seconds / bus).toFixed(1);
+      console.log(
+        `${numThreads} threads, blocks of ${mebibytes} MiB${isSmall ? " in ordinary pages" : ""}: ${rate(totalBytes, seconds)}, ${share} % of the bus's ${rate(bus, 1)}; ` +
+          `${formatBytes(totalBytes)} in ${seconds.toFixed(3)} s, ${failed.length} failed\n  ms: ${phases.join(", ")}`,
+      );
+    }
+    leastSizes(device, transfers);
+  });
+}
+
+/** From how many bytes on threads are faster than reading and uploading piece by piece, in a process that has read before. */
+function leastSizes(device: CudaDevice, transfers: readonly FileTransfer[]): void {
+  const largest = transfers.reduce((most, each) => (each.byteLength > most.byteLength ? each : most));
+  const piece = new Uint8Array(2 * mebibyte);
+  for (const mebibytes of [4, 8, 16, 32, 64, 128, 256, 512]) {
+    const transfer = {
+      ...largest,
+      onRead: undefined,
+      byteLength: Math.min(mebibytes * mebibyte, largest.byteLength),
+    };
+    const { descriptor, position, byteLength, target, byteOffset } = transfer;
+    const bestMs = (body: () => void): string => {
+      const times = [0, 1, 2, 3, 4].map(() => {
+        const startMs = performance.now();
+        body();
+        device.synchronize();
+        return performance.now() - startMs;
+      });
+      return `${Math.min(...times).toFixed(2)} ms (first ${times[0].toFixed(2)})`;
+    };
+    const threads = bestMs(() => device.uploadFiles([transfer], { leastBytes: 0 }));
+    const plain = bestMs(() => {
+      for (let at = 0; at < byteLength; at += piece.length) {
+        const part = piece.subarray(0, Math.min(piece.length, byteLength - at));
+        readSync(descriptor, part, 0, part.length, position + at);
+        device.upload(target, byteOffset + at, part);
+      }
+    });
+    console.log(`${formatBytes(byteLength)}: by threads ${threads}, piece by piece ${plain}`);
+  }
 }
 
 /** From the start of the process, which `performance.now()` counts from. */
@@ -116,7 +311,15 @@ async function firstToken(folder: string, isPlain: boolean): Promise<void> {
     console.log(`  ${(performance.now() / 1000).toFixed(2).padStart(6)} s  ${what}`);
   at("modules loaded");
   const device = await openDevice({ kind });
-  if (isPlain) Object.defineProperty(device, "uploadFiles", { value: undefined });
+  const uploadFiles = isPlain ? undefined : device.uploadFiles?.bind(device);
+  let uploadSeconds = 0;
+  const timed = (transfers: readonly FileTransfer[]): FileTransfer[] => {
+    const startMs = performance.now();
+    const left = uploadFiles?.(transfers) ?? [...transfers];
+    uploadSeconds += secondsSince(startMs);
+    return left;
+  };
+  Object.defineProperty(device, "uploadFiles", { value: uploadFiles && timed });
   const context = new Context(device);
   at("device open, kernels there");
   using checkpoint = await openCheckpoint(folder);
@@ -125,7 +328,9 @@ async function firstToken(folder: string, isPlain: boolean): Promise<void> {
   device.synchronize();
   const seconds = secondsSince(startMs);
   const byteLength = [...decoder.parameters].reduce((sum, parameter) => sum + parameter.byteLength, 0);
-  at(`weights loaded: ${formatBytes(byteLength)} in ${seconds.toFixed(2)} s, ${rate(byteLength, seconds)}`);
+  at(`weights loaded: ${formatBytes(byteLength)} in ${seconds.toFixed(3)} s, ${rate(byteLength, seconds)}`);
+  if (uploadFiles !== undefined)
+    at(`  of it, files onto the GPU ${uploadSeconds.toFixed(3)} s, ${rate(byteLength, uploadSeconds)}`);
   if (isPlain) return;
   await using engine = createEngine(context, decoder, {
     tokenizer: letterTokenizer(decoder.config.vocabSize),
@@ -147,7 +352,8 @@ async function firstToken(folder: string, isPlain: boolean): Promise<void> {
   }
 }
 
-function part(name: string, folder: string): void {
+/** Whether it went well. */
+function part(name: string, folder: string): boolean {
   const args = ["--part", name, "--folder", folder, "--preset", values.preset, "--device", kind];
   const more = values.layers === undefined ? [] : ["--layers", values.layers];
   const startMs = performance.now();
@@ -159,23 +365,29 @@ function part(name: string, folder: string): void {
   console.log(
     `${name}: ${secondsSince(startMs).toFixed(1)} s${status === 0 ? "" : `, ended with ${status}`}`,
   );
+  return status === 0;
 }
 
 const parts: Readonly<Record<string, (folder: string) => void | Promise<void>>> = {
   write,
-  warm,
   bus: measureBus,
+  reads: measureReads,
   sweep,
   "by one thread": (folder) => firstToken(folder, true),
   "first token": (folder) => firstToken(folder, false),
 };
 if (values.part !== undefined) await parts[values.part](values.folder);
 else {
-  const folder = mkdtempSync(join(tmpdir(), "nautilus-bench-load-"));
+  const isKept = values.folder !== "";
+  const folder = isKept ? values.folder : mkdtempSync(join(tmpdir(), "nautilus-bench-load-"));
   try {
-    const isGpu = kind === "cuda";
-    for (const name of Object.keys(parts)) if (isGpu || !["bus", "sweep"].includes(name)) part(name, folder);
+    const isThere = weightFiles(folder).length > 0;
+    for (const name of Object.keys(parts)) {
+      if ((name === "write" && isThere) || (kind !== "cuda" && ["bus", "reads", "sweep"].includes(name)))
+        continue;
+      if (!part(name, folder) && name === "write") break;
+    }
   } finally {
-    rmSync(folder, { recursive: true });
+    if (!isKept) rmSync(folder, { recursive: true });
   }
 }

@@ -1,14 +1,12 @@
 /**
  * Native libraries: opens shared libraries and binds their functions by a small set of types, and shows native memory as
- * ArrayBuffers. Only this file and nativeMemory.ts import koffi. Knows nothing of kernels or devices.
+ * ArrayBuffers. Only this file imports koffi. Knows nothing of kernels or devices.
  *
  * Addresses travel as numbers: user-space addresses lie far below 2^53. A pointer parameter takes an address, a view of
  * JavaScript memory (for the length of the call), or null.
  */
 import koffi from "koffi";
 import { DeviceError, messageOf } from "../base/index.ts";
-
-export { addressOfMemory, viewMemory } from "./nativeMemory.ts";
 
 /** Types of parameters and results; `pointer` is a `void*`, `address` the same passed as a 64-bit integer, which is faster. */
 export type NativeType =
@@ -112,4 +110,14 @@ function load(path: string): ReturnType<typeof koffi.load> {
       cause: error,
     });
   }
+}
+
+/** Native memory as an ArrayBuffer, without a copy. It must not be touched after the memory is freed. */
+export function viewMemory(address: number, byteLength: number): ArrayBuffer {
+  return koffi.view(BigInt(address), byteLength);
+}
+
+/** The address of JavaScript memory, which does not move; the caller keeps a reference while native code may use it. */
+export function addressOfMemory(memory: ArrayBuffer): number {
+  return Number(koffi.address(memory));
 }

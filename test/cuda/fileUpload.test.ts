@@ -1,12 +1,15 @@
 /** Files onto the device through the made-up driver, whose device memory is the host's: bytes, places, errors, and what is left behind. */
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { readThreads } from "../../src/device/cuda/fileUpload.ts";
 import { createCudaDevice, type CudaDevice } from "../../src/device/cuda/index.ts";
+import { openSystemLibrary } from "../../src/device/cuda/systemLibrary.ts";
+import { openLibrary } from "../../src/device/ffi.ts";
 import { buildFakeLibraries } from "./fake/libraries.ts";
 
 const hasCompiler = spawnSync("g++", ["--version"]).status === 0;
@@ -42,6 +45,16 @@ function openFile(name: string): { path: string; descriptor: number } & Disposab
   const descriptor = openSync(path, "r");
   return { path, descriptor, [Symbol.dispose]: () => closeSync(descriptor) };
 }
+
+/** Lets the made-up driver fail, see libraries.cpp. */
+function driverThat(rule: string): Disposable {
+  process.env["FAKE_CUDA"] = rule;
+  return { [Symbol.dispose]: () => delete process.env["FAKE_CUDA"] };
+}
+const ask = (name: string): number => openLibrary(join(folder, "libcuda.so.1")).define(name, "int32", [])();
+/** How often the driver was called. */
+const numCallsOf = (name: string): number => ask(`calls_of_${name}`);
+const numPinned = (): number => ask("fake_num_registered");
 
 /** Ranges of odd lengths, one after the other in the file, with gaps of 3 bytes in the target. */
 function ranges(descriptor: number, target: ReturnType<CudaDevice["allocate"]>) {
@@ -102,6 +115,80 @@ describe("files onto the device", () => {
     expect(Buffer.compare(arrived, content)).toBe(0);
   });
 
+  it("waits for the oldest copy where all blocks are being copied", () => {
+    using file = openFile("slow bus");
+    using _bus = driverThat("cuEventQuery=600");
+    const target = device.allocate(fileBytes);
+    const transfer = {
+      descriptor: file.descriptor,
+      position: 0,
+      byteLength: fileBytes,
+      target,
+      byteOffset: 0,
+    };
+    expect(device.uploadFiles([transfer], { numThreads: 2, blockBytes, leastBytes: 0 })).toEqual([]);
+    const got = new Uint8Array(fileBytes);
+    device.download(target, 0, got);
+    expect(Buffer.compare(got, content)).toBe(0);
+    target.dispose();
+  });
+
+  it("leaves all where no block can be pinned, and what a block that cannot be pinned was read for", () => {
+    using file = openFile("unpinned");
+    const target = device.allocate(fileBytes + 100);
+    const transfers = ranges(file.descriptor, target);
+    const options = { numThreads: 2, blockBytes, leastBytes: 0 };
+    {
+      using _driver = driverThat("cuMemHostRegister_v2=801");
+      expect(device.uploadFiles(transfers, options)).toEqual(transfers);
+    }
+    {
+      using _driver = driverThat(`cuMemHostRegister_v2=2@${numCallsOf("cuMemHostRegister_v2") + 3}`);
+      const left = device.uploadFiles(transfers, options);
+      expect(left.length).toBeGreaterThan(0);
+      expect(left.length).toBeLessThan(transfers.length);
+    }
+    expect(numPinned()).toBe(0);
+    target.dispose();
+  });
+
+  it("passes on what onRead throws, and what the driver says, and leaves nothing behind", () => {
+    using file = openFile("interrupted");
+    const target = device.allocate(fileBytes + 100);
+    const transfers = ranges(file.descriptor, target);
+    const options = { numThreads: 2, blockBytes, leastBytes: 0 };
+    const numOpen = readdirSync("/proc/self/fd").length;
+    let numBytes = 0;
+    const onRead = (byteLength: number): void => {
+      numBytes += byteLength;
+      if (numBytes > fileBytes / 4) throw new Error("enough");
+    };
+    const observed = transfers.map((transfer) => ({ ...transfer, onRead }));
+    expect(() => device.uploadFiles(observed, options)).toThrow("enough");
+    {
+      using _driver = driverThat(`cuMemcpyHtoDAsync_v2=700@${numCallsOf("cuMemcpyHtoDAsync_v2") + 10}`);
+      expect(() => device.uploadFiles(transfers, options)).toThrow("CUDA_ERROR_ILLEGAL_ADDRESS");
+    }
+    expect(numPinned()).toBe(0);
+    expect(readdirSync("/proc/self/fd").length).toBe(numOpen);
+    expect(device.uploadFiles(transfers, options)).toEqual([]);
+    target.dispose();
+  });
+
+  it("leaves all where the system starts no read, has no library for it, or no thread is wanted", () => {
+    using file = openFile("no threads");
+    const target = device.allocate(fileBytes + 100);
+    const transfers = ranges(file.descriptor, target);
+    const library = openSystemLibrary();
+    const refusing = library && { ...library, aio_read: () => -1 };
+    const notEmpty = transfers.filter(({ byteLength }) => byteLength > 0);
+    expect(device.uploadFiles(transfers, { blockBytes, leastBytes: 0, library: refusing })).toEqual(notEmpty);
+    expect(device.uploadFiles(transfers, { leastBytes: 0, library: undefined })).toEqual(transfers);
+    expect(device.uploadFiles(transfers, { leastBytes: 0, numThreads: 0 })).toEqual(transfers);
+    expect(numPinned()).toBe(0);
+    target.dispose();
+  });
+
   it("leaves little to one thread", () => {
     using file = openFile("little");
     const target = device.allocate(fileBytes + 100);
@@ -110,8 +197,15 @@ describe("files onto the device", () => {
     target.dispose();
   });
 
+  it("takes the number of threads from the environment", () => {
+    const asked = (value: string) => readThreads({ NAUTILUS_READ_THREADS: value });
+    expect([readThreads({}), asked("auto"), asked("off"), asked("7")]).toEqual([undefined, undefined, 0, 7]);
+    for (const value of ["0", "-1", "2.5", "21", "many", ""])
+      expect(() => asked(value)).toThrow("NAUTILUS_READ_THREADS");
+  });
+
   it("leaves no memory of the device behind", () => {
     const { numLiveBuffers, liveBytes } = device.memory();
-    expect([numLiveBuffers, liveBytes]).toEqual([0, 0]);
+    expect([numLiveBuffers, liveBytes, numPinned()]).toEqual([0, 0, 0]);
   });
 });

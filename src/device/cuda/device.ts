@@ -27,7 +27,7 @@ import { CudaBuffer } from "./buffer.ts";
 import { CapturedWrites } from "./capturedWrites.ts";
 import { CudaLaunchContext } from "./context.ts";
 import { attentionPolicy, CudnnAttention } from "./cudnn/launch.ts";
-import { uploadFileRanges, type FileUploadOptions } from "./fileUpload.ts";
+import { readThreads, uploadFileRanges, type FileUploadOptions } from "./fileUpload.ts";
 import { CudaGraph } from "./graph.ts";
 import { cudaKernels, supportsDtypes } from "./kernels.ts";
 import { addressOfBuffer, type CudaKernels, type LaunchContext } from "./launcher.ts";
@@ -62,10 +62,13 @@ export class CudaDevice implements Device {
   readonly #staging: Staging;
   readonly #profiler: Profiler | undefined;
   readonly #kernels: CudaKernels;
+  /** Undefined: as many as fit the machine. */
+  readonly #readThreads: number | undefined;
   #isDisposed = false;
 
   constructor(options: CudaDeviceOptions) {
     const policy = attentionPolicy(process.env);
+    this.#readThreads = readThreads(process.env);
     this.#session = new CudaSession(options.index ?? 0);
     this.#attention = new CudnnAttention(this.#session, policy);
     this.#memory = new CudaMemory(this.#session);
@@ -132,9 +135,11 @@ export class CudaDevice implements Device {
     this.#staging.upload(place(target, byteOffset, bytes.byteLength), bytes);
   }
 
-  /** NAUTILUS_READ_THREADS=off leaves files to one thread's way through `upload`, to compare. */
-  uploadFiles(transfers: readonly FileTransfer[], options?: FileUploadOptions): FileTransfer[] {
-    if (options === undefined && process.env["NAUTILUS_READ_THREADS"] === "off") return [...transfers];
+  /** NAUTILUS_READ_THREADS is the number of threads that read; off leaves files to one thread's way through `upload`, to compare. */
+  uploadFiles(
+    transfers: readonly FileTransfer[],
+    options: FileUploadOptions = { numThreads: this.#readThreads },
+  ): FileTransfer[] {
     this.#enter();
     this.#refuseInCapture("uploadFiles");
     const uploads = transfers.map(({ target, byteOffset, ...range }) => ({

@@ -34,6 +34,8 @@ const table = {
   cuMemGetInfo_v2: ["pointer", "pointer"],
   cuMemHostAlloc: ["pointer", "size", "uint"],
   cuMemFreeHost: ["pointer"],
+  cuMemHostRegister_v2: ["pointer", "size", "uint"],
+  cuMemHostUnregister: ["pointer"],
   cuMemAddressReserve: ["pointer", "size", "size", "pointer", "uint64"],
   cuMemAddressFree: ["pointer", "size"],
   cuMemCreate: ["pointer", "size", "pointer", "uint64"],

@@ -1,99 +1,167 @@
 /**
- * Threads that read pieces of files into memory of the caller, many at once: one thread copies out of the page cache at a fraction of
- * what a GPU's bus takes. The caller blocks while it waits, so loading stays one synchronous call; tickets are handed out in order and
- * taken back in order. Knows nothing of GPUs.
+ * Reads of pieces of files into memory of the caller, many at once, by threads of the C library (POSIX asynchronous I/O): one thread
+ * copies out of the page cache at a fraction of what a GPU's bus takes, and threads of the library's own start in microseconds. The
+ * caller blocks while it waits, so loading stays one synchronous call. Knows nothing of GPUs.
+ * Source: aio(7); struct aiocb of glibc on machines of 64 bits.
  */
-import { Worker } from "node:worker_threads";
 import { invariant } from "../../base/index.ts";
-import {
-  controlBytes,
-  controlOffset,
-  pieceWords,
-  stopped,
-  wholeWord,
-  type ReaderData,
-} from "./fileReaderProtocol.ts";
+import { viewMemory } from "../ffi.ts";
+import { NativeWords } from "./native.ts";
+import type { SystemLibrary } from "./systemLibrary.ts";
 
-/** How long the first thread may take to start, on a machine that is busy. */
-const startLimitMs = 10_000;
+/** Reads that a thread has at once, one after the other: it goes on while the caller looks after the one that ended. */
+export const readsPerThread = 2;
+
+/** Where the members of a control block (struct aiocb) lie that are set here; the rest is zero. */
+const controlBlock = {
+  byteLength: 168,
+  descriptor: 0,
+  memory: 16,
+  length: 24,
+  notification: 44,
+  position: 128,
+};
+const cacheLineBytes = 64;
+const strideBytes = Math.ceil(controlBlock.byteLength / cacheLineBytes) * cacheLineBytes;
+const noNotification = 1;
+/** EINPROGRESS. */
+const inProgress = 115;
+/** F_DUPFD_CLOEXEC: a duplicate that programs started from here do not get. */
+const duplicateClosedOnExec = 1030;
 
 export interface FilePiece {
   /** Of a file that is open in this process. */
   readonly descriptor: number;
   readonly position: number;
   readonly byteLength: number;
-  /** Where the bytes go; the memory must live until the piece is taken. */
+  /** Where the bytes go; the memory must live until the read has ended. */
   readonly address: number;
 }
 
+export interface EndedRead {
+  readonly slot: number;
+  /** Whether all bytes are there; what went wrong otherwise is found by whoever reads the range again. */
+  readonly isWhole: boolean;
+}
+
+interface PendingRead {
+  readonly file: ReadFile;
+  readonly thread: number;
+  readonly byteLength: number;
+}
+
+interface ReadFile {
+  readonly descriptor: number;
+  /** By thread; a number of its own for each, because reads of one number run one after the other. */
+  readonly duplicates: number[];
+  numPending: number;
+}
+
 export class FileReaders {
-  readonly #control = new SharedArrayBuffer(controlBytes);
-  readonly #words = new Int32Array(this.#control);
-  /** Of every slot: which ticket it is at (odd: to be read, even: read). */
-  readonly #turns: Int32Array;
-  readonly #pieces: Float64Array;
+  readonly #library: SystemLibrary;
   readonly #numSlots: number;
-  #posted = 0;
-  #taken = 0;
+  /** Control blocks by slot. Native memory: a thread that is ended in the middle of a read must not take it along. */
+  readonly #blocks: number;
+  readonly #fields: DataView;
+  /** Addresses of the control blocks of pending reads, by slot. */
+  readonly #waitList: NativeWords;
+  readonly #pending: (PendingRead | undefined)[];
+  readonly #numPendingOfThread: number[];
+  readonly #files = new Map<number, ReadFile>();
 
-  constructor({ numSlots, numThreads }: { numSlots: number; numThreads: number }) {
-    invariant(numThreads > 0 && numSlots >= numThreads, "a slot for every thread that reads");
+  constructor(library: SystemLibrary, { numSlots, numThreads }: { numSlots: number; numThreads: number }) {
+    invariant(numThreads > 0 && numSlots > 0, "threads and places to read to");
+    this.#library = library;
     this.#numSlots = numSlots;
-    const turns = new SharedArrayBuffer(4 * numSlots);
-    const pieces = new SharedArrayBuffer(8 * pieceWords * numSlots);
-    this.#turns = new Int32Array(turns);
-    this.#pieces = new Float64Array(pieces);
-    const data: ReaderData = { control: this.#control, turns, pieces, numSlots };
-    const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-    const url = new URL(`./fileReaderWorker.${extension}`, import.meta.url);
-    for (let thread = 0; thread < numThreads; thread++) {
-      const worker = new Worker(url, { workerData: data, execArgv: [] });
-      // Whoever cannot start takes no ticket; the others do its work.
-      worker.on("error", () => {});
-      worker.unref();
-    }
-  }
-
-  /** Waits until a thread runs. False where none does: nothing may be posted then. */
-  waitForStart(): boolean {
-    Atomics.wait(this.#words, controlOffset.numReady, 0, startLimitMs);
-    return Atomics.load(this.#words, controlOffset.numReady) > 0;
+    this.#blocks = library.aligned_alloc(cacheLineBytes, numSlots * strideBytes);
+    invariant(this.#blocks > 0, "memory for control blocks");
+    const memory = viewMemory(this.#blocks, numSlots * strideBytes);
+    new Uint8Array(memory).fill(0);
+    this.#fields = new DataView(memory);
+    this.#waitList = new NativeWords(numSlots);
+    this.#pending = Array.from({ length: numSlots }, () => undefined);
+    this.#numPendingOfThread = Array.from({ length: numThreads }, () => 0);
   }
 
   get numPending(): number {
-    return this.#posted - this.#taken;
+    return this.#numPendingOfThread.reduce((sum, count) => sum + count, 0);
   }
 
-  /** The slot of the next `post`. */
-  get nextSlot(): number {
-    return this.#posted % this.#numSlots;
+  /** Whether a thread would soon come to one more read. */
+  get hasRoom(): boolean {
+    return this.#numPendingOfThread.some((count) => count < readsPerThread);
   }
 
-  /** Starts a read. */
-  post({ descriptor, position, byteLength, address }: FilePiece): void {
-    invariant(this.numPending < this.#numSlots, "a slot is free");
-    const slot = this.nextSlot;
-    this.#pieces.set([descriptor, position, byteLength, address, 0], pieceWords * slot);
-    Atomics.store(this.#turns, slot, 2 * this.#posted + 1);
-    Atomics.notify(this.#turns, slot);
-    this.#posted++;
+  /** Starts a read under the number of a free slot. False where the system starts none. */
+  post(slot: number, { descriptor, position, byteLength, address }: FilePiece): boolean {
+    invariant(slot < this.#numSlots && this.#pending[slot] === undefined, `slot ${slot} is free`);
+    const thread = this.#numPendingOfThread.indexOf(Math.min(...this.#numPendingOfThread));
+    const file = this.#fileOf(descriptor);
+    const at = slot * strideBytes;
+    this.#fields.setInt32(at + controlBlock.descriptor, this.#duplicate(file, thread), true);
+    this.#fields.setBigUint64(at + controlBlock.memory, BigInt(address), true);
+    this.#fields.setBigUint64(at + controlBlock.length, BigInt(byteLength), true);
+    this.#fields.setInt32(at + controlBlock.notification, noNotification, true);
+    this.#fields.setBigInt64(at + controlBlock.position, BigInt(position), true);
+    if (this.#library.aio_read(this.#blocks + at) !== 0) return false;
+    this.#waitList.setWord(slot, this.#blocks + at);
+    this.#pending[slot] = { file, thread, byteLength };
+    this.#numPendingOfThread[thread]++;
+    file.numPending++;
+    return true;
   }
 
-  /** Waits for the oldest read: its slot, and whether all of its bytes are there. */
-  take(): { slot: number; isWhole: boolean } {
+  /** Waits until a read has ended. Gives all that have, in no order; their slots are free. */
+  take(): EndedRead[] {
     invariant(this.numPending > 0, "a read is under way");
-    const slot = this.#taken % this.#numSlots;
-    Atomics.wait(this.#turns, slot, 2 * this.#taken + 1);
-    this.#taken++;
-    return { slot, isWhole: this.#pieces[pieceWords * slot + wholeWord] === 1 };
+    for (;;) {
+      // A signal ends the wait as well.
+      this.#library.aio_suspend(this.#waitList.address, this.#numSlots, 0);
+      const ended = this.#pending.flatMap((read, slot) => {
+        if (read === undefined) return [];
+        const block = this.#blocks + slot * strideBytes;
+        const error = this.#library.aio_error(block);
+        if (error === inProgress) return [];
+        const isWhole = this.#library.aio_return(block) === read.byteLength && error === 0;
+        this.#waitList.setWord(slot, 0);
+        this.#pending[slot] = undefined;
+        this.#numPendingOfThread[read.thread]--;
+        read.file.numPending--;
+        return [{ slot, isWhole }];
+      });
+      if (ended.length > 0) return ended;
+    }
   }
 
-  /** Waits for the reads under way; the threads end by themselves and touch no memory any more. */
+  /** Waits for the reads under way; no memory of the caller is touched any more. */
   dispose(): void {
     while (this.numPending > 0) this.take();
-    for (let slot = 0; slot < this.#numSlots; slot++) {
-      Atomics.store(this.#turns, slot, stopped);
-      Atomics.notify(this.#turns, slot);
+    for (const file of this.#files.values()) this.#closeDuplicates(file);
+    this.#library.free(this.#blocks);
+  }
+
+  /** Files come one after the other: duplicates of one that is done are closed when the next comes. */
+  #fileOf(descriptor: number): ReadFile {
+    const known = this.#files.get(descriptor);
+    if (known !== undefined) return known;
+    for (const file of this.#files.values()) if (file.numPending === 0) this.#closeDuplicates(file);
+    const file = { descriptor, duplicates: [descriptor], numPending: 0 };
+    this.#files.set(descriptor, file);
+    return file;
+  }
+
+  /** Where no further descriptor is to be had, reads go one after the other through the file's own. */
+  #duplicate({ descriptor, duplicates }: ReadFile, thread: number): number {
+    if (duplicates[thread] === undefined) {
+      const duplicate = this.#library.fcntl(descriptor, duplicateClosedOnExec, 0);
+      duplicates[thread] = duplicate < 0 ? descriptor : duplicate;
     }
+    return duplicates[thread];
+  }
+
+  #closeDuplicates({ descriptor, duplicates }: ReadFile): void {
+    for (const duplicate of duplicates)
+      if (duplicate !== undefined && duplicate !== descriptor) this.#library.close(duplicate);
+    this.#files.delete(descriptor);
   }
 }

@@ -1,21 +1,39 @@
 /**
- * Files straight into GPU memory: threads fill a ring of pinned blocks out of the page cache while the copy engine empties others. The
- * order of the compute stream holds. Knows nothing of formats.
+ * Files straight into GPU memory: threads fill a ring of pinned blocks out of the page cache while the copy engine empties others. Every
+ * piece has its own place on the GPU, so blocks are copied in the order in which they are full. Knows nothing of formats.
  */
 import { availableParallelism } from "node:os";
-import { FileReaders, type FilePiece } from "./fileReaders.ts";
+import { ConfigError, invariant } from "../../base/index.ts";
+import { FileReaders, readsPerThread, type FilePiece } from "./fileReaders.ts";
+import { PinnedRing } from "./pinnedRing.ts";
 import type { CudaSession } from "./session.ts";
-import { PinnedBlock } from "./pinned.ts";
+import { openSystemLibrary, type SystemLibrary } from "./systemLibrary.ts";
 
-/** Blocks whose copies are under way while the others are read into. */
+/** Blocks whose copies are under way or queued while the others are read into. */
 const numCopying = 4;
+const mostThreads = 12;
+/** The C library's own limit. */
+const largestThreads = 20;
 
 export interface FileUploadOptions {
-  readonly numThreads?: number;
+  /** 0 leaves everything to one thread's way. */
+  readonly numThreads?: number | undefined;
   readonly blockBytes?: number;
-  /** Less in all than this is left to one thread: it is done before the others have started. */
+  /** Less in all than this is left to one thread's way, which is as fast. */
   readonly leastBytes?: number;
+  /** Undefined where the system has none. */
+  readonly library?: SystemLibrary | undefined;
+  /** Called as each part of the work ends, for benches. */
+  readonly onPhase?: (phase: UploadPhase) => void;
 }
+
+export type UploadPhase =
+  | "ring made"
+  | "reads started"
+  | "first block read"
+  | "all blocks read"
+  | "all copied"
+  | "ring released";
 
 /** A range of an open file and the address where it goes. */
 export interface FileUpload extends FilePiece {
@@ -24,73 +42,116 @@ export interface FileUpload extends FilePiece {
   readonly onRead?: ((byteLength: number) => void) | undefined;
 }
 
-/** Ends when the bytes are in GPU memory. Gives the indices of the ranges that are not, in order. */
+/** How many threads NAUTILUS_READ_THREADS asks for: "off" is 0. Throws ConfigError. */
+export function readThreads(environment: Readonly<Record<string, string | undefined>>): number | undefined {
+  const value = environment["NAUTILUS_READ_THREADS"] ?? "auto";
+  if (value === "auto") return undefined;
+  if (value === "off") return 0;
+  const numThreads = Number(value);
+  if (Number.isInteger(numThreads) && numThreads >= 1 && numThreads <= largestThreads) return numThreads;
+  throw new ConfigError(
+    "cuda",
+    `expected NAUTILUS_READ_THREADS to be auto, off or 1 to ${largestThreads}, got ${value}`,
+  );
+}
+
+/** Ends when the bytes are in GPU memory. Gives the indices of the ranges that are not, in order. Throws DeviceError. */
 export function uploadFileRanges(
   session: CudaSession,
   uploads: readonly FileUpload[],
-  {
-    numThreads = Math.max(1, Math.min(8, availableParallelism() - 2)),
-    blockBytes = 2 ** 23,
-    leastBytes = 2 ** 29,
-  }: FileUploadOptions = {},
+  options: FileUploadOptions = {},
 ): number[] {
+  const {
+    numThreads = Math.max(1, Math.min(mostThreads, availableParallelism() - 2)),
+    blockBytes = 2 ** 22,
+    leastBytes = 2 ** 26,
+    onPhase = () => {},
+  } = options;
+  const all = uploads.map((_, index) => index);
   const totalBytes = uploads.reduce((total, { byteLength }) => total + byteLength, 0);
-  if (totalBytes < leastBytes) return uploads.map((_, index) => index);
+  const library = "library" in options ? options.library : openSystemLibrary();
+  if (totalBytes < leastBytes || numThreads === 0 || library === undefined) return all;
   const pieces = cut(uploads, blockBytes);
-  const numSlots = 2 * numThreads + numCopying;
-  const blocks: PinnedBlock[] = [];
+  const numBlocks = Math.min(pieces.length, readsPerThread * numThreads + numCopying);
+  if (numBlocks === 0) return [];
+  const ring = PinnedRing.open(session, library, { numBlocks, blockBytes });
+  if (ring === undefined) return all;
+  onPhase("ring made");
   let readers: FileReaders | undefined;
-  const failed = new Set<number>();
   try {
-    // The threads start while memory is pinned: each takes a tenth of a second.
-    readers = new FileReaders({ numSlots, numThreads });
-    for (let slot = 0; slot < Math.min(numSlots, pieces.length); slot++)
-      blocks.push(new PinnedBlock(session, blockBytes));
-    if (!readers.waitForStart()) return uploads.map((_, index) => index);
-    let posted = 0;
-    for (const { upload, byteLength, address } of pieces) {
-      while (posted < pieces.length && readers.numPending < numSlots - numCopying) {
-        const block = blocks[readers.nextSlot];
-        block.wait();
-        readers.post({ ...pieces[posted], address: block.address });
-        posted++;
-      }
-      const { slot, isWhole } = readers.take();
-      if (!isWhole) failed.add(upload);
-      else {
-        copy(session, blocks[slot], { address, byteLength });
-        uploads[upload].onRead?.(byteLength);
-      }
-    }
+    readers = new FileReaders(library, { numSlots: numBlocks, numThreads });
+    const failed = transfer(pieces, { readers, ring, onPhase });
+    session.synchronize();
+    onPhase("all copied");
+    return [...failed].toSorted((a, b) => a - b);
   } finally {
     readers?.dispose();
-    // Also after an error: what is queued still reads the blocks.
-    session.functions.cuStreamSynchronize(session.stream);
-    for (const block of blocks) block.dispose();
+    ring.dispose();
+    onPhase("ring released");
   }
-  session.synchronize();
-  return [...failed];
 }
 
-function copy(
-  session: CudaSession,
-  block: PinnedBlock,
-  { address, byteLength }: { address: number; byteLength: number },
-): void {
-  const { functions, stream } = session;
-  const status = functions.cuMemcpyHtoDAsync_v2(address, block.address, byteLength, stream);
-  session.check("cuMemcpyHtoDAsync", status);
-  block.record();
+interface UploadPiece extends FileUpload {
+  /** The range it is of. */
+  readonly upload: number;
 }
 
-function cut(uploads: readonly FileUpload[], blockBytes: number): (FileUpload & { upload: number })[] {
-  return uploads.flatMap(({ descriptor, position, byteLength, address }, upload) =>
-    Array.from({ length: Math.ceil(byteLength / blockBytes) }, (_, i) => ({
-      upload,
-      descriptor,
-      position: position + i * blockBytes,
-      byteLength: Math.min(blockBytes, byteLength - i * blockBytes),
-      address: address + i * blockBytes,
-    })),
-  );
+/** Reads and queues the copies of all pieces; the numbers of the ranges that are not whole. */
+function transfer(
+  pieces: readonly UploadPiece[],
+  {
+    readers,
+    ring,
+    onPhase,
+  }: { readers: FileReaders; ring: PinnedRing; onPhase: (phase: UploadPhase) => void },
+): Set<number> {
+  const failed = new Set<number>();
+  const inBlocks: UploadPiece[] = [];
+  let next = 0;
+  const start = (): void => {
+    for (; next < pieces.length && readers.hasRoom; next++) {
+      const piece = pieces[next];
+      if (failed.has(piece.upload)) continue;
+      const block = ring.take({ waits: readers.numPending === 0 });
+      // The next read that ends leaves one.
+      if (block === undefined) return;
+      inBlocks[block] = piece;
+      if (readers.post(block, { ...piece, address: ring.addressOf(block) })) continue;
+      failed.add(piece.upload);
+      ring.giveBack(block);
+    }
+  };
+  start();
+  onPhase("reads started");
+  let isFirst = true;
+  while (readers.numPending > 0) {
+    for (const { slot, isWhole } of readers.take()) {
+      if (isFirst) onPhase("first block read");
+      isFirst = false;
+      const { upload, address, byteLength, onRead } = inBlocks[slot];
+      if (!isWhole) ring.giveBack(slot);
+      if (!isWhole || !ring.copy(slot, { address, byteLength })) failed.add(upload);
+      else onRead?.(byteLength);
+    }
+    start();
+  }
+  invariant(next === pieces.length, "all pieces were started");
+  onPhase("all blocks read");
+  return failed;
+}
+
+/** In the order of the files, as a disk gives them fastest. */
+function cut(uploads: readonly FileUpload[], blockBytes: number): UploadPiece[] {
+  return uploads
+    .flatMap(({ descriptor, position, byteLength, address, onRead }, upload) =>
+      Array.from({ length: Math.ceil(byteLength / blockBytes) }, (_, i) => ({
+        upload,
+        descriptor,
+        position: position + i * blockBytes,
+        byteLength: Math.min(blockBytes, byteLength - i * blockBytes),
+        address: address + i * blockBytes,
+        onRead,
+      })),
+    )
+    .toSorted((a, b) => a.descriptor - b.descriptor || a.position - b.position);
 }

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <sys/mman.h>
 
 static long long setting(const char* name, long long otherwise) {
@@ -28,9 +29,10 @@ static int status_of(const char* call, int& calls) {
 }
 
 #define CALL(name, parameters, body)            \
+  static int number_of_##name = 0;              \
+  extern "C" int calls_of_##name() { return number_of_##name; } \
   extern "C" int name parameters {              \
-    static int calls = 0;                       \
-    if (int status = status_of(#name, calls)) return status; \
+    if (int status = status_of(#name, number_of_##name)) return status; \
     body;                                       \
     return 0;                                   \
   }
@@ -39,6 +41,7 @@ static const long long total_bytes = 4ll << 30;
 static long long used_bytes = 0;
 static long long free_bytes() { return setting("FAKE_FREE_BYTES", total_bytes) - used_bytes; }
 static int64_t next_handle = 1000;
+static std::map<void*, size_t> registered;
 
 static int attribute(int which) {
   const int capability = setting("FAKE_CAPABILITY", 90);
@@ -65,6 +68,11 @@ CALL(cuEventElapsedTime, (float* out, void*, void*), *out = 1.0f)
 CALL(cuMemGetInfo_v2, (int64_t* available, int64_t* total), *available = free_bytes(); *total = total_bytes)
 CALL(cuMemHostAlloc, (void** out, size_t bytes, unsigned), *out = calloc(bytes, 1))
 CALL(cuMemFreeHost, (void* memory), free(memory))
+CALL(cuMemHostRegister_v2, (void* memory, size_t bytes, unsigned),
+     if (!registered.emplace(memory, bytes).second) return 712)
+CALL(cuMemHostUnregister, (void* memory), if (registered.erase(memory) == 0) return 713)
+/// How many ranges are registered and not unregistered yet.
+extern "C" int fake_num_registered() { return (int)registered.size(); }
 CALL(cuMemAddressReserve, (void** out, size_t bytes, size_t, void*, uint64_t),
      *out = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
      if (*out == MAP_FAILED) return 2)
