@@ -107,6 +107,15 @@ function elementwiseCases(dtype: TensorDtype, { numRows, width, ffnWidth, vocabS
       })),
     ),
     memoryCase(
+      conformanceCase("scaleRows", `${dtype} (${numRows}, ${width})`, (data) => ({
+        x: operand(dtype, numRows, { ...rows, values: data.normal(numRows * width) }),
+        rowScales: operand("f32", numRows, { values: data.normal(numRows) }),
+        y: operand(dtype, numRows, rows),
+        numRows,
+        width,
+      })),
+    ),
+    memoryCase(
       conformanceCase("convert", `${dtype} to f32 ${numElements}`, (data) => ({
         x: operand(dtype, numElements, { values: data.normal(numElements) }),
         y: operand("f32", numElements),

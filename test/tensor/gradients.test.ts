@@ -317,46 +317,56 @@ describe("gradients against finite differences", () => {
     });
   });
 
-  it("losses per token, weighted after they are known", () => {
-    withInputs({ hidden: [7, 4], weight: [9, 4] }, (store, inputs) => {
-      const all = [...store];
-      const random = new RandomStream(6);
-      const draw = (length: number) => Float64Array.from({ length }, () => random.nextNormal());
-      const start = all.map((parameter) => draw(parameter.numElements));
-      const direction = all.map((parameter) => draw(parameter.numElements));
-      const options = { targets: [3, -1, 0, 8, 8, -1, 2], chunkBytes: 9 * 8 * 3 };
-      const factors = Float64Array.of(0.5, 9, -1, 0.25, 2, 9, -0.75);
-      const place = (step: number): void => {
-        for (const [index, parameter] of all.entries())
-          parameter.set(start[index].map((value, i) => value + step * direction[index][i]));
-      };
-      const run = (): Tensor =>
-        tokenLosses(context, context.adopt(inputs["hidden"].alias()), {
-          ...options,
-          weight: inputs["weight"],
-          targets: integers(options.targets),
-        });
-      const lossAt = (step: number): number => {
-        place(step);
-        return context.scope(() =>
-          run()
-            .toArray()
-            .reduce((total, loss, row) => total + loss * factors[row], 0),
+  it.each(["trained", "frozen"])(
+    "losses per token, weighted after they are known, under a head that is %s",
+    (head) => {
+      withInputs({ hidden: [7, 4], weight: [9, 4] }, (store, inputs) => {
+        const all = [...store];
+        const differentiated = head === "frozen" ? [inputs["hidden"]] : all;
+        const random = new RandomStream(6);
+        const draw = (length: number) => Float64Array.from({ length }, () => random.nextNormal());
+        const start = all.map((parameter) => draw(parameter.numElements));
+        const direction = all.map((parameter) =>
+          differentiated.includes(parameter)
+            ? draw(parameter.numElements)
+            : new Float64Array(parameter.numElements),
         );
-      };
-      const h = 1e-3;
-      const numeric = (8 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h))) / (12 * h);
-      place(0);
-      using tape = new Tape();
-      using variable = watch(inputs["hidden"]);
-      context.scope(() => {
-        const losses = context.withTape(tape, run);
-        tape.backward(context, [{ tensor: losses, gradient: context.tensor(factors, [7], "f32") }]);
+        const options = { targets: [3, -1, 0, 8, 8, -1, 2], chunkBytes: 9 * 8 * 3 };
+        const factors = Float64Array.of(0.5, 9, -1, 0.25, 2, 9, -0.75);
+        const place = (step: number): void => {
+          for (const [index, parameter] of all.entries())
+            parameter.set(start[index].map((value, i) => value + step * direction[index][i]));
+        };
+        const run = (): Tensor =>
+          tokenLosses(context, context.adopt(inputs["hidden"].alias()), {
+            ...options,
+            weight: head === "frozen" ? context.adopt(inputs["weight"].alias()) : inputs["weight"],
+            targets: integers(options.targets),
+          });
+        const lossAt = (step: number): number => {
+          place(step);
+          return context.scope(() =>
+            run()
+              .toArray()
+              .reduce((total, loss, row) => total + loss * factors[row], 0),
+          );
+        };
+        const h = 1e-3;
+        const numeric = (8 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h))) / (12 * h);
+        place(0);
+        using tape = new Tape();
+        using variable = watch(inputs["hidden"]);
+        context.scope(() => {
+          const losses = context.withTape(tape, run);
+          tape.backward(context, [{ tensor: losses, gradient: context.tensor(factors, [7], "f32") }]);
+        });
+        let analytic = 0;
+        expect(inputs["weight"].hasGradient).toBe(head === "trained");
+        const gradients = [variable.gradient, head === "trained" ? inputs["weight"].gradient : undefined];
+        for (const [index, gradient] of gradients.entries())
+          gradient?.toArray().forEach((value, i) => (analytic += value * direction[index][i]));
+        expect(Math.abs(analytic - numeric)).toBeLessThan(2e-4);
       });
-      let analytic = 0;
-      for (const [index, gradient] of [variable.gradient, inputs["weight"].gradient].entries())
-        gradient?.toArray().forEach((value, i) => (analytic += value * direction[index][i]));
-      expect(Math.abs(analytic - numeric)).toBeLessThan(2e-4);
-    });
-  });
+    },
+  );
 });

@@ -26,6 +26,12 @@ export const elementwiseOps = {
     integers: ["numElements"],
     floats: ["alpha", "beta"],
   },
+  scaleRows: {
+    summary: "y[row] = rowScales[row] * x[row]; x, y (N, C), rowScales f32 (N). y may be x.",
+    tensors: { x: "read", rowScales: "read", y: "write" },
+    integers: ["numRows", "width"],
+    floats: [],
+  },
   randomNormal: {
     summary:
       "y[i] = mean + std * z[i]. Philox 4x32-10 block (seed, counter + floor(i / 4)) gives four words b; pair p = (i mod 4) >> 1: " +

@@ -26,6 +26,14 @@ export const elementwiseKernels = {
     write(y, values);
   },
 
+  scaleRows: ({ x, rowScales, y, numRows, width }) => {
+    const scales = read(rowScales, numRows);
+    write(
+      y,
+      read(x, numRows * width).map((value, i) => scales[Math.floor(i / width)] * value),
+    );
+  },
+
   randomNormal: ({ y, numElements, seed, counter, mean, std }) => {
     const block = new Uint32Array(4);
     const values = new Float64Array(numElements);

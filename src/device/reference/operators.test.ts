@@ -87,6 +87,7 @@ describe("the reference against PyTorch", () => {
       "convert",
       "add",
       "axpby",
+      "scaleRows",
       "randomNormal",
       "sum",
       "columnSum",

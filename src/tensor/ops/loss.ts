@@ -6,7 +6,7 @@
 import { dtypeBytes, ShapeError } from "../../base/index.ts";
 import type { Context } from "../context.ts";
 import { Parameter } from "../parameter.ts";
-import { needsGradient, record } from "../tape.ts";
+import { needsGradient, record, reuse } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
 import { matmulInto } from "./linear.ts";
 
@@ -60,10 +60,41 @@ export function languageModelLoss(
 
 /**
  * As `languageModelLoss`, for objectives whose factor of each row's gradient follows from the losses themselves (preferences): the tape's
- * backward pass is seeded with the gradient f32 (N) of the losses, and makes the logits a second time. Throws ShapeError.
+ * backward pass is seeded with the gradient f32 (N) of the losses. Under a frozen head each row's own gradient is made with its loss, and only
+ * scaled by its factor then; the gradient of a trained head needs the logits a second time. Throws ShapeError.
  */
 export function tokenLosses(context: Context, hidden: Tensor, options: TokenLossOptions): Tensor {
   checkShapes("tokenLosses", hidden, options);
+  const isTraining = context.tape !== undefined && needsGradient(hidden);
+  return isTraining && !needsGradient(options.weight)
+    ? lossesOfFrozenHead(context, hidden, options)
+    : lossesOfTrainedHead(context, hidden, options);
+}
+
+function lossesOfFrozenHead(context: Context, hidden: Tensor, options: TokenLossOptions): Tensor {
+  const losses = context.empty([hidden.numRows], "f32");
+  const dhidden = context.empty(hidden.shape, hidden.dtype);
+  runChunks(context, hidden, {
+    ...options,
+    losses,
+    gradient: { gradientScale: 1, rowScales: undefined, dhidden },
+  });
+  record(context, [losses], {
+    name: "tokenLosses",
+    inputs: [hidden],
+    save: [dhidden],
+    backward: ([rowScales], [saved]) => {
+      if (rowScales === undefined) return [];
+      const x = saved.get();
+      const y = reuse(context, x);
+      context.device.run("scaleRows", { x, rowScales, y, numRows: x.numRows, width: x.width });
+      return [y];
+    },
+  });
+  return losses;
+}
+
+function lossesOfTrainedHead(context: Context, hidden: Tensor, options: TokenLossOptions): Tensor {
   const { weight, targets } = options;
   const losses = context.empty([hidden.numRows], "f32");
   runChunks(context, hidden, { ...options, losses, gradient: undefined });

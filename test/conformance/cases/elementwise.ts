@@ -114,6 +114,33 @@ function axpbyCases(): ConformanceCase[] {
   );
 }
 
+function scaleRowsCases(): ConformanceCase[] {
+  const shapes = [
+    [0, 5],
+    [1, 1],
+    [3, 5],
+    [70, 132],
+    [2, 4096],
+  ];
+  return floats.flatMap((dtype) =>
+    shapes.flatMap(([numRows, width]) =>
+      [undefined, "x"].map((sameAs) =>
+        conformanceCase(
+          "scaleRows",
+          `${dtype} (${numRows}, ${width})${sameAs ? ", in place" : ""}`,
+          (data) => ({
+            x: operand(dtype, numRows, { width, values: data.normal(numRows * width) }),
+            rowScales: operand("f32", numRows, { values: data.normal(numRows) }),
+            y: operand(dtype, numRows, { width, sameAs }),
+            numRows,
+            width,
+          }),
+        ),
+      ),
+    ),
+  );
+}
+
 function randomNormalCases(): ConformanceCase[] {
   const streams = [
     { seed: 1, counter: 0 },
@@ -213,6 +240,7 @@ export function elementwiseCases(): ConformanceCase[] {
     ...convertCases(),
     ...addCases(),
     ...axpbyCases(),
+    ...scaleRowsCases(),
     ...randomNormalCases(),
     ...sumCases("sum"),
     ...sumCases("sumOfSquares"),

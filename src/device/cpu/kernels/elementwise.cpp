@@ -115,4 +115,20 @@ NT_OP(axpby) {
   });
 }
 
+NT_OP(scale_rows) {
+  if (args.row_scales.dtype != f32) return unsupported;
+  const float* scales = data<float>(args.row_scales);
+  const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(args.width, 1));
+  return dispatch_elements({args.x, args.y}, [&](auto tag) {
+    const Elements<typename decltype(tag)::type> x(args.x), y(args.y);
+    parallel_for(args.num_rows, grain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; row++) {
+        const vec scale = broadcast(scales[row]);
+        for_vectors(row * args.width, (row + 1) * args.width,
+                    [&](int64_t i, auto lanes) NT_INLINE { y.store(i, scale * x.load(i, lanes), lanes); });
+      }
+    });
+  });
+}
+
 }  // namespace nt

@@ -1,4 +1,4 @@
-// fill, convert, add, axpby and randomNormal: one pass over flat memory, 64-bit indices. f32 and bf16 operands mix freely where the
+// fill, convert, add, axpby, scaleRows and randomNormal: one pass over flat memory, 64-bit indices. f32 and bf16 operands mix freely where the
 // types are run-time flags. Memory-bound: every thread has four independent accesses per operand under way.
 #include "philox.cuh"
 
@@ -53,6 +53,26 @@ extern "C" __global__ void __launch_bounds__(threads)
   const bool reads_y = beta != 0.0f;
   map_quads(x, flags & 1, y, flags & 4, reads_y, y, flags & 4, num_elements,
             [=](float a, float b) { return reads_y ? alpha * a + beta * b : alpha * a; });
+}
+
+// y[row] = row_scales[row] x[row].
+extern "C" __global__ void __launch_bounds__(threads)
+    scale_rows(const void* x, const float* row_scales, void* y, int64_t num_rows, int64_t width, int flags) {
+  const bool x_bf16 = flags & 1, y_bf16 = flags & 4;
+  const bool uses_quads = width % 4 == 0 && is_quad_aligned(x, x_bf16) && is_quad_aligned(y, y_bf16);
+  const int64_t num_quads = uses_quads ? width / 4 : 0;
+  for (int64_t row = blockIdx.x; row < num_rows; row += gridDim.x) {
+    const float scale = row_scales[row];
+    for (int64_t i = threadIdx.x; i < num_quads; i += threads) {
+      float values[4];
+      decode_quad(load_quad(x, x_bf16, row * num_quads + i), x_bf16, values);
+#pragma unroll
+      for (int j = 0; j < 4; j++) values[j] *= scale;
+      store_quad(y, y_bf16, row * num_quads + i, values);
+    }
+    for (int64_t c = num_quads * 4 + threadIdx.x; c < width; c += threads)
+      store_any(y, y_bf16, row * width + c, scale * load_any(x, x_bf16, row * width + c));
+  }
 }
 
 // Between f32 and bf16.

@@ -1,4 +1,4 @@
-/** Launchers of fill, convert, add, axpby and randomNormal. */
+/** Launchers of fill, convert, add, axpby, scaleRows and randomNormal. */
 import { dtypeBytes, DtypeError, encodeValues, type Dtype } from "../../../base/index.ts";
 import {
   addressOf,
@@ -19,6 +19,7 @@ const entry = (name: string): KernelReference => kernel({ file, entry: name });
 const fillKernel = entry("fill");
 const addKernel = entry("add");
 const axpbyKernel = entry("axpby");
+const scaleRowsKernel = entry("scale_rows");
 const randomNormalKernel = entry("random_normal");
 const convertAny = entry("convert_any");
 const conversions = new Map(
@@ -115,6 +116,18 @@ export const elementwiseKernels = {
       i32(flags),
       f32(alpha),
       f32(beta),
+    ]);
+  },
+
+  scaleRows: (context, { x, rowScales, y, numRows, width }) => {
+    const grid = Math.min(mostBlocks, numRows);
+    context.launch(scaleRowsKernel, { grid, block: threads }, [
+      pointer(x),
+      pointer(rowScales),
+      pointer(y),
+      i64(numRows),
+      i64(width),
+      i32(bf16Flags("scaleRows", { 1: x, 4: y })),
     ]);
   },
 
