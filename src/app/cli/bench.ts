@@ -22,6 +22,7 @@ export function registerBench(program: Command): void {
         "what a training step makes again (default: nothing, or more by memory)",
       ).choices(["none", "norm-activation", "block"]),
     )
+    .option("--master", "keep an f32 master copy in the training step: 12 bytes a parameter instead of 8")
     .option("--peer <script>", "the PyTorch peer to run for each figure")
     .option("--python <command>", "Python with torch, for the peer", "python3")
     .addOption(jsonOption())

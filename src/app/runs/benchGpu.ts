@@ -23,6 +23,7 @@ export interface BenchGpuOptions {
   /** MiB */
   lossChunk: number;
   recompute?: RecomputePolicy;
+  master?: boolean;
   peer?: string;
   python: string;
   json?: boolean;
@@ -83,6 +84,7 @@ async function measure(name: Name, config: DecoderConfig, options: BenchGpuOptio
         planTraining(device, {
           config,
           isFrozen: name === "lora",
+          hasMaster: name === "train" && options.master === true,
           chunkBytes: options.lossChunk * 2 ** 20,
           numSequences: options.microBatch,
           recompute: options.recompute,

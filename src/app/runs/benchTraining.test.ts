@@ -15,7 +15,12 @@ function plan(gibibytes: number, options: Partial<Parameters<typeof planTraining
     peakReservedBytes: 0,
   };
   const device = { memory: () => ({ ...statistics, totalBytes: gibibytes * 2 ** 30 }) };
-  const { numSequences, recompute } = planTraining(device, { ...asked, isFrozen: false, ...options });
+  const { numSequences, recompute } = planTraining(device, {
+    ...asked,
+    isFrozen: false,
+    hasMaster: false,
+    ...options,
+  });
   return `${numSequences} ${recompute}`;
 }
 
@@ -26,6 +31,11 @@ it("takes four sequences without recomputation on an H200, frozen or not", () =>
 
 it("recomputes before it takes fewer sequences", () => {
   expect(plan(110, {})).toBe("4 norm-activation");
+});
+
+it("counts four bytes a parameter more for a master copy", () => {
+  expect(plan(139.8, { hasMaster: true })).toBe("4 block");
+  expect(plan(166, { hasMaster: true })).toBe("4 none");
 });
 
 it("knows that frozen weights keep no inputs: 57.3 GiB were measured with four sequences", () => {

@@ -14,6 +14,8 @@ export interface TrainingMeasurement {
   numSequences: number;
   /** Frozen weights: forward and backward to the input alone, as LoRA has it without its own small matrices. */
   isFrozen: boolean;
+  /** An f32 master copy of the weights, 12 bytes a parameter in all, instead of stochastic rounding, 8 bytes. */
+  hasMaster: boolean;
   recompute: RecomputePolicy;
   /** Memory for the logits of one chunk of the loss. */
   chunkBytes: number;
@@ -28,6 +30,7 @@ const spareBytes = 3 * 2 ** 30;
 function estimateBytes({
   config,
   isFrozen,
+  hasMaster,
   numSequences,
   recompute,
   chunkBytes,
@@ -35,14 +38,15 @@ function estimateBytes({
   const numRows = numSequences * config.maxPositions;
   // Frozen weights need no inputs for gradients of theirs: the rows that recomputation saves are not kept anyway.
   const kept = isFrozen && recompute === "none" ? "norm-activation" : recompute;
-  const memory = trainingMemory(config, { ...trainingStates, recompute: kept, numRows, chunkBytes });
+  const states = { ...trainingStates, master: hasMaster };
+  const memory = trainingMemory(config, { ...states, recompute: kept, numRows, chunkBytes });
   return isFrozen ? memory.parameters + memory.activations + memory.logits : memory.total;
 }
 
 /** The most sequences up to four, and among those the least recomputation, that memory allows; what is asked for stays. */
 export function planTraining(
   device: Pick<Device, "memory">,
-  asked: Pick<TrainingMeasurement, "config" | "isFrozen" | "chunkBytes"> & {
+  asked: Pick<TrainingMeasurement, "config" | "isFrozen" | "hasMaster" | "chunkBytes"> & {
     numSequences: number | undefined;
     recompute: RecomputePolicy | undefined;
   },
@@ -58,9 +62,9 @@ export function planTraining(
   return smallest;
 }
 
-/** A whole step at 4,096 with clip and update (bf16 states, stochastic rounding), or forward and backward through frozen weights. */
+/** A whole step at 4,096 with clip and update (bf16 moments), or forward and backward through frozen weights. */
 export function measureTraining(context: Context, measurement: TrainingMeasurement): BenchFigure[] {
-  const { config, numSequences, isFrozen } = measurement;
+  const { config, numSequences, isFrozen, hasMaster } = measurement;
   const sequenceLength = config.maxPositions;
   const numTokens = numSequences * sequenceLength;
   context.device.resetPeakMemory();
@@ -83,7 +87,7 @@ export function measureTraining(context: Context, measurement: TrainingMeasureme
   const value = numTokens / seconds;
   const { peakLiveBytes } = context.device.memory();
   const memory = `${formatBytes(peakLiveBytes)} (estimated ${formatBytes(estimateBytes(measurement))})`;
-  const step = `${numSequences} x ${sequenceLength} tokens, recompute ${measurement.recompute}`;
+  const step = `${numSequences} x ${sequenceLength} tokens, recompute ${measurement.recompute}${hasMaster ? ", f32 master" : ""}`;
   return [
     {
       name: isFrozen ? "lora-shaped step" : "train step",
@@ -97,13 +101,8 @@ export function measureTraining(context: Context, measurement: TrainingMeasureme
   ];
 }
 
-/** The 8 bytes a parameter: bf16 weights, gradients and moments, stochastic rounding. */
-const trainingStates = {
-  dtype: "bf16",
-  gradientDtype: "bf16",
-  moments: "bf16",
-  master: false,
-} as const;
+/** 8 bytes a parameter, without a master copy. */
+const trainingStates = { dtype: "bf16", gradientDtype: "bf16", moments: "bf16" } as const;
 
 type Batch = Parameters<TrainingStep["run"]>[0][number];
 
@@ -119,8 +118,9 @@ function timeStep(context: Context, decoder: Decoder, { batch, measurement }: Ti
     weightDecay: 0.1,
     clip: 1,
     moments: trainingStates.moments,
-    master: trainingStates.master,
+    master: measurement.hasMaster,
   });
+  optimizer.resetMasters(context);
   using step = new TrainingStep(context, {
     decoder,
     optimizer,
