@@ -25,6 +25,7 @@ const typeNames: Readonly<Record<string, ArgumentType>> = {
   int64_t: "int64",
   uint64_t: "uint64",
   "unsigned int": "uint",
+  cuuint32_t: "uint",
   "unsigned char": "uint",
   "unsigned long long": "uint64",
   CUmemGenericAllocationHandle: "uint64",

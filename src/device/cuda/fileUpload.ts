@@ -64,7 +64,7 @@ export function uploadFileRanges(
   const {
     numThreads = Math.max(1, Math.min(mostThreads, availableParallelism() - 2)),
     blockBytes = 2 ** 22,
-    leastBytes = 2 ** 26,
+    leastBytes = 2 ** 24,
     onPhase = () => {},
   } = options;
   const all = uploads.map((_, index) => index);
