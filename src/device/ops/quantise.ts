@@ -14,6 +14,16 @@ export const quantiseOps = {
     integers: ["numRows", "width", "groupSize", "format"],
     floats: [],
   },
+  quantiseRows: {
+    summary:
+      "Codes in E4M3 (a sign, 4 bits of exponent with bias 7, 3 of fraction; largest 448, no infinities; 0x7f and 0xff NaN) and one scale for each row of x (N, C), " +
+      "a weight's rows or activations alike. All arithmetic in f32, each step rounded. peak: the row's largest magnitude, NaN aside; scale = peak / 448, " +
+      "code = x * (448 / peak) to nearest even, at most 448; a NaN has code 0x7f. Where peak / 448 is below 2^-126, as in a row of zeros, the scale is 0 and so are the codes' magnitudes. " +
+      "A row with an infinity has scale infinity: all its products are NaN. codes u8 (N, C), scales f32 (N).",
+    tensors: { x: "read", codes: "write", scales: "write" },
+    integers: ["numRows", "width", "xRowStride"],
+    floats: [],
+  },
   dequantise: {
     summary:
       "y = value of the code times the group's scale; y (N, C), layout and format as quantise: int8 the code, NF4 its table's entry, int4 the code minus 8. " +

@@ -93,6 +93,7 @@ describe("the reference against PyTorch", () => {
       "columnSum",
       "sumRows",
       "quantise",
+      "quantiseRows",
       "kvCacheWrite",
       "rotaryCacheWrite",
       "rotaryAttentionPaged",

@@ -5,7 +5,8 @@
 import { invariant } from "../../base/index.ts";
 import type { TensorArgument } from "../contract.ts";
 import { isPacked, nf4Values, quantisedFormats } from "../ops.ts";
-import { read, write } from "./memory.ts";
+import { e4m3CodeOf, e4m3Largest, roundEven } from "./float8.ts";
+import { read, readRows, write } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 interface Layout {
@@ -25,19 +26,13 @@ interface GroupScales {
 
 /** Groups of the second quantisation. */
 const scaleGroupSize = 256;
+/** Of f32. */
+const leastNormal = 2 ** -126;
 
 function checkLayout({ width, groupSize, format }: Layout): void {
   invariant(format <= 2, `a format of quantised weights, got ${format}`);
   const fits = groupSize > 0 && (groupSize % 32 === 0 || groupSize >= width);
   invariant(fits, `groups of a multiple of 32 or of whole rows, got ${groupSize} of ${width}`);
-}
-
-/** To nearest, a tie to even. */
-function roundEven(x: number): number {
-  const floor = Math.floor(x);
-  const rest = x - floor;
-  if (rest !== 0.5) return Math.round(x);
-  return floor % 2 === 0 ? floor : floor + 1;
 }
 
 function nearestNf4(x: number): number {
@@ -125,6 +120,19 @@ function valueOf(
   return format === quantisedFormats.nf4 ? nf4Values[code] : code - 8;
 }
 
+/** One row as numbers of 8 bits: peaks ignore NaN, which its own code keeps. */
+function quantiseRow(values: Float64Array): QuantisedGroup {
+  const { fround } = Math;
+  const peak = values.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
+  const scale = fround(peak / e4m3Largest);
+  const isZero = scale < leastNormal;
+  const inverse = isZero ? 0 : fround(e4m3Largest / peak);
+  return {
+    scale: isZero ? 0 : scale,
+    codes: Array.from(values, (value) => e4m3CodeOf(fround(value * inverse))),
+  };
+}
+
 export const quantiseKernels = {
   quantise: ({ x, codes, scales, numRows, width, groupSize, format }) => {
     checkLayout({ numRows, width, groupSize, format });
@@ -142,6 +150,15 @@ export const quantiseKernels = {
       );
       const rowCodes = groups.flatMap((group) => group.codes);
       write(codes, packRow(rowCodes, format), row * rowBytes);
+    }
+  },
+
+  quantiseRows: ({ x, codes, scales, numRows, width, xRowStride }) => {
+    const values = readRows(x, { numRows, width, stride: xRowStride });
+    for (let row = 0; row < numRows; row++) {
+      const found = quantiseRow(values.subarray(row * width, (row + 1) * width));
+      write(scales, [found.scale], row);
+      write(codes, found.codes, row * width);
     }
   },
 

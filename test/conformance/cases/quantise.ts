@@ -2,6 +2,7 @@
  * Cases of quantised weights: all formats, groups and whole rows, single and double quantisation of the scales, odd and empty sizes.
  */
 import { isPacked, quantisedFormats, type QuantisedFormat } from "../../../src/device/index.ts";
+import { e4m3ValueOf } from "../../../src/device/reference/float8.ts";
 import { close, conformanceCase, exact, operand, type ConformanceCase, type Operand } from "../case.ts";
 import type { DataSource } from "../random.ts";
 import { floatPairs, floats } from "./common.ts";
@@ -66,6 +67,72 @@ function quantiseCases(): ConformanceCase[] {
         }),
       ),
     ),
+  );
+}
+
+interface RowShape {
+  numRows: number;
+  width: number;
+  gap?: number;
+  shift?: number;
+}
+
+const rowShapes: readonly RowShape[] = [
+  { numRows: 1, width: 1 },
+  { numRows: 8, width: 31 },
+  { numRows: 9, width: 256, gap: 8 },
+  { numRows: 7, width: 515, gap: 1, shift: 1 },
+  { numRows: 8, width: 1024, shift: 3 },
+  { numRows: 10, width: 8192 },
+  { numRows: 7, width: 16_384, gap: 16 },
+  { numRows: 3, width: 40_000 },
+  { numRows: 0, width: 64 },
+  { numRows: 3, width: 0 },
+];
+
+/**
+ * Rows of every size, and then: zeros; every E4M3 number and every midpoint between two, of both signs, below a peak of 448, so that the
+ * scale is one; a peak that nothing else comes near; NaN among numbers; an infinity; numbers near f32's smallest normal one, whose scale
+ * would not be one.
+ */
+function rowValues(data: DataSource, { numRows, width }: RowShape): () => Float64Array {
+  const normal = data.normal(numRows * width);
+  return () => {
+    const values = normal();
+    const fill = (row: number, valueAt: (i: number) => number): void => {
+      if (row < numRows) for (let i = 0; i < width; i++) values[row * width + i] = valueAt(i);
+    };
+    fill(1, (i) => (i % 2 === 0 ? 0 : -0));
+    fill(2, (i) => (i === 0 ? 448 : e4m3Between(i)));
+    fill(3, (i) => (i === width - 1 ? -1e30 : values[3 * width + i]));
+    fill(4, (i) => (i % 5 === 3 ? NaN : values[4 * width + i]));
+    fill(5, (i) => (i === width >> 1 ? -Infinity : values[5 * width + i]));
+    fill(6, (i) => (i % 2 === 0 ? 2 ** -120 : -(2 ** -126)));
+    return values;
+  };
+}
+
+/** Every number and every midpoint between two in turn, of both signs. */
+function e4m3Between(i: number): number {
+  const step = (i >> 1) % 253;
+  const [below, above] = [e4m3ValueOf(step >> 1), e4m3ValueOf((step + 1) >> 1)];
+  return (i % 2 === 0 ? 1 : -1) * ((below + above) / 2);
+}
+
+function quantiseRowsCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    rowShapes.map((shape) => {
+      const { numRows, width, gap = 0, shift = 0 } = shape;
+      const options = `${gap === 0 ? "" : ` gap ${gap}`}${shift === 0 ? "" : ` shift ${shift}`}`;
+      return conformanceCase("quantiseRows", `${dtype} (${numRows}, ${width})${options}`, (data) => ({
+        x: operand(dtype, numRows, { width, stride: width + gap, values: rowValues(data, shape), shift }),
+        codes: operand("u8", numRows, { width, check: exact, shift }),
+        scales: operand("f32", numRows, { width: 1, check: exact }),
+        numRows,
+        width,
+        xRowStride: width + gap,
+      }));
+    }),
   );
 }
 
@@ -179,5 +246,5 @@ function productCases(): ConformanceCase[] {
 }
 
 export function quantiseFamilyCases(): ConformanceCase[] {
-  return [...quantiseCases(), ...dequantiseCases(), ...productCases()];
+  return [...quantiseCases(), ...quantiseRowsCases(), ...dequantiseCases(), ...productCases()];
 }

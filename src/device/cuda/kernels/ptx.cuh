@@ -36,6 +36,20 @@ __device__ __forceinline__ float f16_value(uint16_t bits) {
   return y;
 }
 
+#if __CUDA_ARCH__ >= 890
+// To nearest even, bounded by the largest number; `low` is the first in memory. float8.cuh has the same for older machines.
+__device__ __forceinline__ uint16_t e4m3x2_bits(float low, float high) {
+  uint16_t y;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(y) : "f"(high), "f"(low));
+  return y;
+}
+__device__ __forceinline__ uint32_t f16x2_of_e4m3x2(uint16_t bits) {
+  uint32_t y;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(y) : "h"(bits));
+  return y;
+}
+#endif
+
 // ---- arithmetic ----
 
 // fmaxf drops NaN; a NaN among the inputs must reach the result.

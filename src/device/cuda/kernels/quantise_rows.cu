@@ -1,0 +1,79 @@
+// Rows to E4M3 codes with a scale each: a block per row, which is read once and stays in registers. T is the type of x.
+// Launch: `_packs_N` for widths of whole packs, with ceil(width / pack / N) threads rounded up to warps; `_any` for the rest.
+#include "float8.cuh"
+
+struct QuantiseRows {
+  const T* x;
+  uint8_t* codes;
+  float* scales;
+  int64_t x_row_stride;
+  int32_t width;
+};
+
+constexpr int count = Pack<T>::count;
+
+// What the row's elements are multiplied by; the first thread stores the scale.
+__device__ __forceinline__ float inverse_of(const QuantiseRows& args, float peak) {
+  const float scale = peak / e4m3_largest;
+  const bool is_zero = scale < 1.1754943508222875e-38f;
+  if (threadIdx.x == 0) args.scales[blockIdx.x] = is_zero ? 0.0f : scale;
+  return is_zero ? 0.0f : e4m3_largest / peak;
+}
+
+template <int packs>
+__device__ __forceinline__ void quantise_row(const QuantiseRows& args) {
+  __shared__ float scratch[32];
+  allow_next_kernel();
+  const int num_packs = args.width / count;
+  wait_for_previous_kernel();
+  const T* x = args.x + blockIdx.x * args.x_row_stride;
+  uint4 raw[packs];
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    const int pack = threadIdx.x + p * blockDim.x;
+    raw[p] = pack < num_packs ? load_16_streaming(x + pack * count) : uint4{};
+  }
+  float values[packs][count];
+  float peak = 0.0f;
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    unpack(as_pack<T>(raw[p]), values[p]);
+    // Drops NaN.
+#pragma unroll
+    for (int i = 0; i < count; i++) peak = fmaxf(peak, fabsf(values[p][i]));
+  }
+  const float inverse = inverse_of(args, block_max(peak, scratch));
+  uint8_t* codes = args.codes + int64_t(blockIdx.x) * args.width;
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    const int pack = threadIdx.x + p * blockDim.x;
+    if (pack >= num_packs) continue;
+#pragma unroll
+    for (int i = 0; i < count; i += 4) {
+      float quad[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) quad[j] = values[p][i + j] * inverse;
+      reinterpret_cast<uint32_t*>(codes + pack * count)[i / 4] = e4m3_codes(quad);
+    }
+  }
+}
+
+#define QUANTISE_ROWS(packs)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(512) quantise_rows_packs_##packs(const __grid_constant__ QuantiseRows args) { \
+    quantise_row<packs>(args);                                                                                          \
+  }
+QUANTISE_ROWS(1)
+QUANTISE_ROWS(2)
+QUANTISE_ROWS(4)
+
+// Any width and alignment: the row is read twice.
+extern "C" __global__ void __launch_bounds__(256) quantise_rows_any(const __grid_constant__ QuantiseRows args) {
+  __shared__ float scratch[32];
+  begin_after_previous();
+  const T* x = args.x + blockIdx.x * args.x_row_stride;
+  uint8_t* codes = args.codes + int64_t(blockIdx.x) * args.width;
+  float peak = 0.0f;
+  for (int c = threadIdx.x; c < args.width; c += blockDim.x) peak = fmaxf(peak, fabsf(to_float(x[c])));
+  const float inverse = inverse_of(args, block_max(peak, scratch));
+  for (int c = threadIdx.x; c < args.width; c += blockDim.x) codes[c] = e4m3_code(to_float(x[c]) * inverse);
+}
