@@ -7,7 +7,7 @@
 import { parseArgs } from "node:util";
 import { RandomStream } from "../src/base/index.ts";
 import { openDevice, quantisedFormats } from "../src/device/index.ts";
-import type { Device, QuantisedFormat } from "../src/device/index.ts";
+import type { Device } from "../src/device/index.ts";
 import { checkDecoderConfig, Decoder, nemotronPreset } from "../src/models/index.ts";
 import { Context, matmulInto, QuantisedWeight, Tape } from "../src/tensor/index.ts";
 import type { Tensor } from "../src/tensor/index.ts";
@@ -22,7 +22,6 @@ const { values } = parseArgs({
   },
 });
 const [numRows, width, numCopies] = [values.rows, values.columns, values.copies].map(Number);
-const formats = Object.keys(quantisedFormats) as QuantisedFormat[];
 
 /** Seconds of the quickest of some rounds over `works`, which lie in different memory. */
 function secondsOf(device: Device, works: readonly (() => void)[]): number {
@@ -75,7 +74,7 @@ function speeds(context: Context): void {
       ),
     );
     report("bf16", 2 * numRows * width, plain, plain);
-    for (const format of formats) {
+    for (const format of quantisedFormats) {
       const weights = dense.map((weight) => {
         const quantised = new QuantisedWeight(device, weight.shape, { format });
         quantised.assign(context, weight);
@@ -152,7 +151,7 @@ function quality(context: Context): void {
   using trained = train(context);
   const before = heldOutLoss(context, trained);
   console.log(`\nheld-out loss in f32 after ${values.steps} steps: ${before.toFixed(4)} nats`);
-  for (const quantise of formats) {
+  for (const quantise of quantisedFormats) {
     using decoder = new Decoder(context, config, { dtype: "f32", quantise });
     for (const parameter of decoder.parameters)
       parameter.setBytes(trained.parameters.get(parameter.name).toBytes());

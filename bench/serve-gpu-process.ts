@@ -8,10 +8,12 @@ import type { BenchEngineSettings, EngineTotals, FromServer, ToServer } from "./
 
 /** The server's process, asked one thing at a time. */
 export class ServerProcess {
+  readonly settings: BenchEngineSettings;
   readonly #child: ChildProcess;
   url = "";
 
   constructor(settings: BenchEngineSettings) {
+    this.settings = settings;
     const path = new URL("serve-gpu-server.ts", import.meta.url).pathname;
     this.#child = fork(path, [JSON.stringify(settings)]);
     this.#child.once("exit", (code) => {

@@ -1,11 +1,13 @@
 /** What the three threads of bench/serve-gpu.ts tell each other: the model and its cache, a case, and what a case came to. */
 import { z } from "zod";
+import { quantisedFormats } from "../src/device/index.ts";
 import { percentile } from "./serve-client.ts";
 import type { Timing } from "./serve-client.ts";
 
 export const engineSettingsSchema = z.strictObject({
   preset: z.string(),
   device: z.enum(["cpu", "cuda"]),
+  quantise: z.enum(quantisedFormats).optional(),
   cacheTokens: z.int(),
   maxContext: z.int().optional(),
   maxSequences: z.int(),

@@ -9,6 +9,17 @@ import { Context } from "../src/tensor/index.ts";
 import { engineSettingsSchema } from "./serve-gpu-shared.ts";
 import { letterTokenizer } from "./serve-gpu-tokenizer.ts";
 
+/** Random numbers for the matrices that are quantised, each made from a dense one that is gone before the next. */
+function fillQuantised(context: Context, decoder: Decoder): void {
+  for (const [index, weight] of [...decoder.quantised.values()].entries())
+    context.scope(() => {
+      const y = context.empty(weight.shape, decoder.dtype);
+      const normal = { seed: index + 2, counter: 0, mean: 0, std: 0.02 };
+      context.device.run("randomNormal", { y, numElements: y.numElements, ...normal });
+      weight.assign(context, y);
+    });
+}
+
 invariant(parentPort !== null, "the engine's worker was run outside a worker thread");
 const port = parentPort;
 try {
@@ -21,8 +32,10 @@ try {
     console.error(`${what}: ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
     startMs = performance.now();
   };
-  const decoder = new Decoder(context, nemotronPreset(settings.preset), { dtype: "bf16" });
+  const { preset, quantise } = settings;
+  const decoder = new Decoder(context, nemotronPreset(preset), { dtype: "bf16", quantise });
   decoder.parameters.initialise(1);
+  fillQuantised(context, decoder);
   tell("random weights");
   const engine = createEngine(context, decoder, {
     tokenizer: letterTokenizer(decoder.config.vocabSize),

@@ -2,7 +2,8 @@
  * What the server gives from a GPU: output tokens a second at several concurrencies, time to the first token and between tokens, past HTTP
  * (the engine in its thread) and through it (`/v1/completions`, streamed over loopback), each beside the step's physical limit.
  *
- *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--peer transformers_serve_peer.py] [--json]
+ *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--quantise fp8]
+ *     [--peer transformers_serve_peer.py] [--json]
  *   node bench/serve-gpu.ts --preset nemotron-tiny --device cpu --cases 1:16:16,4:16:16
  *
  * A case is CONCURRENCY:PROMPT:NEW[:ROUNDS] in tokens: so many clients, each with ROUNDS requests one after another, random weights,
@@ -12,20 +13,27 @@ import { spawnSync } from "node:child_process";
 import { Agent } from "node:http";
 import { parseArgs } from "node:util";
 import { ConfigError, RandomStream } from "../src/base/index.ts";
-import { cacheBytesPerToken, countMatmulParameters, nemotronPreset } from "../src/models/index.ts";
+import {
+  cacheBytesPerToken,
+  countMatmulParameters,
+  nemotronPreset,
+  weightBytes,
+} from "../src/models/index.ts";
 import { ask } from "./serve-client.ts";
 import { ServerProcess } from "./serve-gpu-process.ts";
 import { caseSchema, closedLoop, engineSettingsSchema, summarise } from "./serve-gpu-shared.ts";
 import type { BenchEngineSettings, EngineTotals, ServingCase, ServingFigures } from "./serve-gpu-shared.ts";
 
-/** Of an H200, as measured (docs/performance.md): read bandwidth, and the rate of matrix products that prompts are read with. */
+/** Of an H200, as measured (docs/performance.md): read bandwidth, and the rate of matrix products that prompts are read with; of fp8, twice that. */
 const bandwidthBytes = 4.45e12;
 const matmulRate = 787e12;
+const fp8MatmulRate = 2 * matmulRate;
 
 const { values } = parseArgs({
   options: {
     preset: { type: "string", default: "nemotron-3-8b" },
     device: { type: "string", default: "cuda" },
+    quantise: { type: "string" },
     cases: { type: "string", default: "1:128:128,16:128:128,64:128:128,256:128:128,64:1000:1000" },
     "http-cases": { type: "string" },
     "in-process": { type: "boolean", default: false },
@@ -82,6 +90,7 @@ function settingsFor(cases: readonly ServingCase[]): BenchEngineSettings {
   return engineSettingsSchema.parse({
     preset: values.preset,
     device: values.device,
+    quantise: values.quantise,
     cacheTokens:
       Math.max(
         ...cases.map(
@@ -141,7 +150,7 @@ async function measure(place: Place, server: ServerProcess, given: ServingCase):
     place,
     case: given,
     figures,
-    ...limitsOf(given),
+    ...limitsOf(given, server.settings),
     numSteps,
     stepMs: (figures.seconds * 1000) / numSteps,
     waitMs: perStep((totals) => totals.waitSeconds),
@@ -150,17 +159,19 @@ async function measure(place: Place, server: ServerProcess, given: ServingCase):
   };
 }
 
-function limitsOf({ concurrency, numPrompt, numNew }: ServingCase): {
-  limit: number;
-  limitWithPrompts: number;
-} {
+function limitsOf(
+  { concurrency, numPrompt, numNew }: ServingCase,
+  { quantise }: BenchEngineSettings,
+): { limit: number; limitWithPrompts: number } {
   const config = nemotronPreset(values.preset);
   const parameters = countMatmulParameters(config);
+  const saved = weightBytes(config, "bf16") - weightBytes(config, "bf16", quantise);
   const context = numPrompt + numNew / 2;
-  const bytes = 2 * parameters + concurrency * context * cacheBytesPerToken(config, "bf16");
+  const bytes = 2 * parameters - saved + concurrency * context * cacheBytesPerToken(config, "bf16");
   const secondsDecoding = bytes / bandwidthBytes / concurrency;
   const operations = 2 * (parameters - config.vocabSize * config.width);
-  const secondsReading = ((numPrompt / numNew) * operations) / matmulRate;
+  const rate = quantise === "fp8" ? fp8MatmulRate : matmulRate;
+  const secondsReading = ((numPrompt / numNew) * operations) / rate;
   return { limit: 1 / secondsDecoding, limitWithPrompts: 1 / (secondsDecoding + secondsReading) };
 }
 
@@ -234,7 +245,7 @@ async function main(): Promise<void> {
   const { url, device, openSeconds } = await server.answer("ready");
   server.url = url;
   console.log(
-    `${device}; ${values.preset}; ready after ${openSeconds.toFixed(1)} s; step columns in ms a step`,
+    `${device}; ${values.preset} in ${values.quantise ?? "bf16"}; ready after ${openSeconds.toFixed(1)} s; step columns in ms a step`,
   );
   printRow(columns);
   const rows: Row[] = [];

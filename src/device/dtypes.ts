@@ -62,12 +62,15 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   scaleCodes: u8,
   scaleTable: f32,
   scaleScales: f32,
+  aScales: f32,
+  bScales: f32,
 };
 
 /** Rows of the table that differ from the rest. */
 const byOp: { readonly [Name in OpName]?: Readonly<Record<string, readonly Dtype[]>> } = {
   fill: { y: ["f32", "bf16", "f16", "f64", "i32", "i64", "u8"] },
   convert: { x: ["f32", "bf16", "f16", "f64"], y: ["f32", "bf16", "f16", "f64"] },
+  matmulScaled: { a: u8, b: u8 },
   adapterDown: { low: f32 },
   adapterUp: { low: f32 },
   applyPenalties: { logits: f32 },

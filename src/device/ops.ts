@@ -23,7 +23,14 @@ import { samplingOps } from "./ops/sampling.ts";
 import type { OpSpec } from "./ops/spec.ts";
 
 export { activationKinds, type Activation } from "./ops/activation.ts";
-export { isPacked, nf4Values, quantisedFormats, type QuantisedFormat } from "./ops/quantise.ts";
+export {
+  groupFormats,
+  isPacked,
+  nf4Values,
+  quantisedFormats,
+  type GroupFormat,
+  type QuantisedFormat,
+} from "./ops/quantise.ts";
 export type { OpSpec, TensorAccess } from "./ops/spec.ts";
 
 /** All rows, by operator; a family lies in ops/<family>.ts. */

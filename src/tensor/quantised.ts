@@ -1,12 +1,13 @@
 /**
- * Frozen weights of 8 or 4 bits. A few rows are multiplied straight from the codes (decoding); for many, the weight is made whole for
+ * Frozen weights of 8 or 4 bits. Of the formats with scales for groups a few rows are multiplied straight from the codes (decoding); for many, the weight is made whole for
  * the length of one product. The gradient of the input goes through the same values: what QLoRA trains adapters beside (Dettmers et
- * al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023).
+ * al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023). In fp8 (E4M3 with a scale for each row) a product quantises the rows of its
+ * input too, and multiplies codes with codes; its gradient goes through the weight's values as if the input had not been rounded.
  */
 import { dtypeBytes, formatShape, invariant, numElements, ShapeError } from "../base/index.ts";
 import type { Dtype, Shape } from "../base/index.ts";
-import { isPacked, quantisedFormats } from "../device/index.ts";
-import type { Device, QuantisedFormat } from "../device/index.ts";
+import { groupFormats, isPacked } from "../device/index.ts";
+import type { Device, GroupFormat, QuantisedFormat } from "../device/index.ts";
 import type { Context } from "./context.ts";
 import { matmulInto } from "./ops/linear.ts";
 import type { FrozenWeight } from "./ops/linear.ts";
@@ -20,7 +21,7 @@ const mostFewRows = 16;
 
 export interface QuantisedOptions {
   format: QuantisedFormat;
-  /** A multiple of 32, or at least the width. 64 for nf4 and int4, whole rows for int8 by default. */
+  /** A multiple of 32, or at least the width. 64 for nf4 and int4, whole rows for int8 by default; of fp8 always whole rows. */
   groupSize?: number;
   /** Whether the scales are quantised to 8 bits too. Default: for nf4, as QLoRA does. int4's signed scales cannot be. */
   isDouble?: boolean;
@@ -59,6 +60,16 @@ function partsOf(shape: Shape, options: QuantisedOptions): Part[] {
   ];
 }
 
+/** The rows of x (N, C), contiguous, as E4M3 codes (N, C) and scales (N). */
+function quantiseRowsInto(
+  context: Context,
+  x: Tensor,
+  { codes, scales }: { codes: Tensor; scales: Tensor },
+): void {
+  const { numRows, width } = x;
+  context.device.run("quantiseRows", { x, codes, scales, numRows, width, xRowStride: width });
+}
+
 export class QuantisedWeight implements FrozenWeight, Disposable {
   /** (F, C) */
   readonly shape: Shape;
@@ -74,6 +85,7 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
       throw new ShapeError("quantise", `expected a matrix (F, C), got shape ${formatShape(shape)}`);
     }
     const { format, groupSize, isDouble } = resolve(shape, options);
+    invariant(format !== "fp8" || (groupSize >= shape[1] && !isDouble), "a scale for each row of fp8");
     invariant(!(isDouble && format === "int4"), "signed scales are not quantised again");
     this.shape = shape;
     this.format = format;
@@ -97,7 +109,7 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     return this.#parts.reduce((total, part) => total + part.byteLength, 0);
   }
 
-  /** The codes u8, as the operator `quantise` lays them out: what a checkpoint of another tool is compared with. */
+  /** The codes u8, as the operator `quantise` (of fp8 `quantiseRows`) lays them out: what a checkpoint of another tool is compared with. */
   get codes(): Tensor {
     return this.#parts[0];
   }
@@ -113,7 +125,11 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     const [numRows, width] = this.shape;
     const [codes, second, outer, table] = this.#parts;
     const { groupSize } = this;
-    const format = quantisedFormats[this.format];
+    if (this.format === "fp8") {
+      quantiseRowsInto(context, dense, { codes, scales: second });
+      return;
+    }
+    const format = groupFormats[this.format];
     context.scope(() => {
       const scales = this.isDouble ? context.empty([second.numElements], "f32") : second;
       context.device.run("quantise", { x: dense, codes, scales, numRows, width, groupSize, format });
@@ -130,14 +146,29 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
   dequantise(context: Context, dtype: Dtype): Tensor {
     const [numRows, width] = this.shape;
     const y = context.empty(this.shape, dtype);
-    context.device.run("dequantise", { ...this.#arguments(), y, numRows, width });
+    if (this.format === "fp8") {
+      const [codes, scales] = this.#parts;
+      context.device.run("dequantiseRows", { codes, scales, y, numRows, width });
+    } else context.device.run("dequantise", { ...this.#arguments(this.format), y, numRows, width });
     return y;
   }
 
   multiply(context: Context, { x, y, bias }: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void {
     const [n, k] = this.shape;
+    if (this.format === "fp8") {
+      this.#multiplyCodes(context, { x, y, bias });
+      return;
+    }
     if (x.numRows <= mostFewRows) {
-      context.device.run("matmulQuantised", { ...this.#arguments(), x, bias, y, m: x.numRows, n, k });
+      context.device.run("matmulQuantised", {
+        ...this.#arguments(this.format),
+        x,
+        bias,
+        y,
+        m: x.numRows,
+        n,
+        k,
+      });
       return;
     }
     context.scope(() => {
@@ -154,7 +185,19 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     });
   }
 
-  #arguments() {
+  /** Each row of x as codes with a scale of its own, times the codes of the weight. */
+  #multiplyCodes(context: Context, { x, y, bias }: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void {
+    const [n, k] = this.shape;
+    const [b, bScales] = this.#parts;
+    const m = x.numRows;
+    context.scope(() => {
+      const [a, aScales] = [context.empty([m, k], "u8"), context.empty([m], "f32")];
+      quantiseRowsInto(context, x, { codes: a, scales: aScales });
+      context.device.run("matmulScaled", { a, aScales, b, bScales, bias, c: y, m, n, k, ldc: n });
+    });
+  }
+
+  #arguments(format: GroupFormat) {
     const [codes, second, outer, table] = this.#parts;
     const scales = this.isDouble
       ? { scales: undefined, scaleCodes: second, scaleScales: outer, scaleTable: table }
@@ -164,7 +207,7 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
       ...scales,
       scaleOffset: this.#scaleOffset,
       groupSize: this.groupSize,
-      format: quantisedFormats[this.format],
+      format: groupFormats[format],
     };
   }
 

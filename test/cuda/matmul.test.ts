@@ -1,9 +1,9 @@
 /**
- * Which products go through an f32 accumulator, and that those round once: the backend's matmul over a library of products that are
- * computed here, with the kernel that adds on the emulator.
+ * Which products go through an f32 accumulator, and that those round once; and products of codes that the library has no kernels for: the
+ * backend's matmul over a library of products that are computed here, with the kernels round them on the emulator.
  */
 import { spawnSync } from "node:child_process";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, type TestContext } from "vitest";
 import { decodeValues, encodeValues, roundTo } from "../../src/base/index.ts";
 import type { LtProblem } from "../../src/device/cuda/cublaslt.ts";
 import { accumulatedRows, needsAccumulator } from "../../src/device/cuda/launch/product.ts";
@@ -11,7 +11,10 @@ import { CudaMatmul, type ProductLibrary } from "../../src/device/cuda/matmul.ts
 import type { CudaMemory } from "../../src/device/cuda/memory.ts";
 import type { CudaSession } from "../../src/device/cuda/session.ts";
 import { viewMemory } from "../../src/device/ffi.ts";
-import type { OpArguments, TensorArgument } from "../../src/device/index.ts";
+import type { DeviceGraph, OpArguments, OpName, TensorArgument } from "../../src/device/index.ts";
+import { numElementsOf } from "../conformance/case.ts";
+import { casesOf } from "../conformance/cases/index.ts";
+import { runCase } from "../conformance/runner.ts";
 import { EmulatedCudaDevice } from "./emulator/device.ts";
 
 const algorithmScratchBytes = 1000;
@@ -30,6 +33,10 @@ class HostProducts implements ProductLibrary {
 
   setBias(): void {
     throw new Error("expected no bias inside the library's product");
+  }
+
+  setScales(): void {
+    throw new Error("expected no codes in the library's product");
   }
 
   algorithms() {
@@ -77,6 +84,27 @@ class HostProducts implements ProductLibrary {
   dispose(): void {}
 }
 
+/** The emulator with products of codes by the backend's class, over a library that multiplies no codes. */
+class WithHostProducts extends EmulatedCudaDevice {
+  readonly library = new HostProducts();
+  readonly #matmul = openMatmul(this.library);
+
+  override run<Name extends OpName>(name: Name, args: OpArguments<Name>): void {
+    if (name === "matmulScaled") this.#matmul.runScaled(this.context, args as OpArguments<"matmulScaled">);
+    else super.run(name, args);
+  }
+
+  /** Nothing records what the host computes: a replay does all again. */
+  override capture(record: () => void): DeviceGraph {
+    return { replay: record, dispose: () => {}, [Symbol.dispose]: () => {} };
+  }
+}
+
+function openMatmul(library: ProductLibrary): CudaMatmul {
+  const session = { name: "none", driver: { majors: [] } } as unknown as CudaSession;
+  return new CudaMatmul(session, {} as unknown as CudaMemory, { allowsTf32: false, library });
+}
+
 interface Case {
   m: number;
   n: number;
@@ -109,8 +137,7 @@ function multiply(device: EmulatedCudaDevice, shape: Case) {
   const tensors = { a: a.tensor, b: b.tensor, c: c.tensor, ...(hasBias && { bias: bias.tensor }) };
   const args: OpArguments<"matmul"> = { ...tensors, ...integers, alpha: 0.75, beta };
   const library = new HostProducts();
-  const session = { name: "none", driver: { majors: [] } } as unknown as CudaSession;
-  const matmul = new CudaMatmul(session, {} as unknown as CudaMemory, { allowsTf32: false, library });
+  const matmul = openMatmul(library);
   matmul.run(device.context, args);
   matmul.dispose();
   const stored = new Uint8Array(m * (n + padding) * 2);
@@ -155,10 +182,28 @@ describe("which products are accumulated in f32", () => {
   });
 });
 
-describe("bf16 products that add to c", () => {
-  beforeEach((context) => {
-    if (spawnSync("g++", ["--version"]).status !== 0) context.skip("the kernel emulator needs g++");
+/** Skips where kernels cannot be emulated. */
+function needsEmulator(context: TestContext): void {
+  if (spawnSync("g++", ["--version"]).status !== 0) context.skip("the kernel emulator needs g++");
+}
+
+describe("products of codes without kernels of the library", () => {
+  beforeEach(needsEmulator);
+
+  it("are the f32 products of their numbers in bf16, scaled and rounded once", () => {
+    using device = new WithHostProducts();
+    // Smaller ones than the kernel takes that streams, which is not emulated.
+    const cases = casesOf("matmulScaled").filter((each) => numElementsOf(each.build()) < 100_000);
+    const results = cases.map((each) => runCase(device, each));
+    expect(results.filter(({ status }) => status !== "passed")).toEqual([]);
+    expect(device.library.runs.length).toBeGreaterThan(10);
+    expect(device.library.runs.every(({ problem }) => problem.input === "bf16")).toBe(true);
+    expect(device.memory().liveBytes).toBe(0);
   });
+});
+
+describe("bf16 products that add to c", () => {
+  beforeEach(needsEmulator);
 
   it.each<Case>([
     { m: 33, n: 17, k: 40, beta: 1, hasBias: true },

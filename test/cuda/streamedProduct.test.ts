@@ -2,7 +2,12 @@
 import { beforeEach, expect, it } from "vitest";
 import { decodeValues, DeviceError, encodeValues, epsilons } from "../../src/base/index.ts";
 import type { CudaDevice } from "../../src/device/cuda/index.ts";
-import { launchStreamedProduct, type StreamedForm } from "../../src/device/cuda/launch/streamedProduct.ts";
+import {
+  launchStreamedProduct,
+  launchStreamedScaledProduct,
+  type StreamedForm,
+} from "../../src/device/cuda/launch/streamedProduct.ts";
+import { e4m3ValueOf } from "../../src/device/reference/float8.ts";
 import type { OpArguments, TensorArgument } from "../../src/device/index.ts";
 import { useCard } from "./card.ts";
 
@@ -36,7 +41,7 @@ function noise(length: number, seed: number): { bytes: Uint8Array; values: Float
   return { bytes, values: decodeValues("bf16", bytes) };
 }
 
-function uploaded(bytes: Uint8Array, dtype: "f32" | "bf16"): TensorArgument {
+function uploaded(bytes: Uint8Array, dtype: "f32" | "bf16" | "u8"): TensorArgument {
   const buffer = device.allocate(bytes.byteLength);
   device.upload(buffer, 0, bytes);
   return { buffer, byteOffset: 0, dtype };
@@ -171,4 +176,126 @@ it("lets no NaN of a row into another, and none get lost", () => {
     Array.from({ length: m * n }, (_, i) => (Math.floor(i / n) === 1 ? Number.NaN : 2048)),
   );
   for (const tensor of [a, b, c]) tensor.buffer.dispose();
+});
+
+/** Codes of whole numbers from -4 to 4, whose sums are exact whatever adds them up. */
+function wholeCodes(length: number, seed: number): { bytes: Uint8Array; values: Float64Array } {
+  const table = [0x00, 0x38, 0x40, 0x44, 0x48, 0xb8, 0xc0, 0xc4, 0xc8];
+  const bytes = Uint8Array.from(noise(length, seed).values, (value) => table[Math.floor((value + 1) * 4.5)]);
+  return { bytes, values: Float64Array.from(bytes, e4m3ValueOf) };
+}
+
+/** As `check`, for codes with scales and a bias: results are those of float64 but for the rounding of three operations. */
+function checkScaled({ m, n, k, padding = 0, form }: Shape, dtype: "f32" | "bf16"): void {
+  const [x, w] = [wholeCodes(m * k, 1), wholeCodes(n * k, 2)];
+  const scalesOf = (length: number, seed: number) => {
+    const values = Float32Array.from(noise(length, seed).values, (value) => 0.5 + value / 4);
+    return { values, tensor: uploaded(encodeValues("f32", values), "f32") };
+  };
+  const [aScales, bScales, shift] = [scalesOf(m, 3), scalesOf(n, 4), scalesOf(n, 5)];
+  const [a, b] = [uploaded(x.bytes, "u8"), uploaded(w.bytes, "u8")];
+  const untouched = encodeValues(dtype, new Float32Array(m * (n + padding)).fill(77));
+  const [c, again] = [uploaded(untouched, dtype), uploaded(untouched, dtype)];
+  const scales = { aScales: aScales.tensor, bScales: bScales.tensor, bias: shift.tensor };
+  const args: OpArguments<"matmulScaled"> = { a, b, c, ...scales, m, n, k, ldc: n + padding };
+  const run = (into: TensorArgument): void => {
+    if (!launchStreamedScaledProduct(device.launchContext, { ...args, c: into }, form))
+      throw new DeviceError("cuda", "expected the kernel to apply, got a refusal");
+  };
+  run(c);
+  const first = bytesOf(c);
+  using graph = device.capture(() => {
+    for (let repeat = 0; repeat < 3; repeat++) run(again);
+  });
+  for (let replay = 0; replay < 2; replay++) {
+    graph.replay();
+    expect(bytesOf(again).equals(first)).toBe(true);
+  }
+  const y = decodeValues(dtype, first);
+  const stride = Math.max(1, Math.floor((m * n * k) / 2e7));
+  let worst = 0;
+  for (let row = 0; row < m; row++) {
+    for (let column = row % stride; column < n; column += stride) {
+      let sum = 0;
+      for (let i = 0; i < k; i++) sum += x.values[row * k + i] * w.values[column * k + i];
+      const scaled = sum * aScales.values[row] * bScales.values[column];
+      const exact = scaled + shift.values[column];
+      const bound = epsilons[dtype] * Math.abs(exact) + 2 * epsilons.f32 * (Math.abs(scaled) + 1);
+      worst = Math.max(worst, Math.abs(y[row * (n + padding) + column] - exact) / bound);
+    }
+    for (let column = n; column < n + padding; column++) expect(y[row * (n + padding) + column]).toBe(77);
+  }
+  expect(worst, `codes, m ${m}, n ${n}, k ${k}, ${dtype}`).toBeLessThan(1);
+  for (const tensor of [a, b, c, again, aScales.tensor, bScales.tensor, shift.tensor])
+    tensor.buffer.dispose();
+}
+
+it("multiplies codes of odd shapes", () => {
+  for (const m of [1, 7, 8, 9, 17, 33, 64])
+    for (const [n, k] of [
+      [16, 128],
+      [1, 384],
+      [272, 256],
+      [1000, 1152],
+      [33, 4224],
+    ])
+      for (const dtype of ["f32", "bf16"] as const) checkScaled({ m, n, k, padding: 8 * (m % 2) }, dtype);
+});
+
+it("multiplies codes in every form", () => {
+  for (const m of [2, 40])
+    for (const tileRows of [8, 40, 64, 96, 128])
+      for (const numSplits of [1, 2, 4])
+        checkScaled({ m, n: 328, k: 4224, form: { tileRows, numSplits } }, "bf16");
+});
+
+it("multiplies codes of a model", { timeout: 60_000 }, () => {
+  checkScaled({ m: 1, n: 12_288, k: 4096 }, "bf16");
+  checkScaled({ m: 5, n: 4096, k: 4096 }, "bf16");
+  checkScaled({ m: 3, n: 4096, k: 16_384 }, "f32");
+  checkScaled({ m: 64, n: 16_384, k: 4096 }, "bf16");
+});
+
+it("gives a row of codes the same result whatever rows stand beside it", () => {
+  const [n, k] = [640, 2048];
+  const codes = Uint8Array.from(noise(64 * k, 1).values, (value) => Math.floor((value + 1) * 63));
+  const w = uploaded(
+    Uint8Array.from(noise(n * k, 2).values, (value) => Math.floor((value + 1) * 63)),
+    "u8",
+  );
+  const bScales = uploaded(encodeValues("f32", new Float32Array(n).fill(0.01)), "f32");
+  const results = [1, 5, 16, 64].map((m) => {
+    const a = uploaded(codes.subarray(0, m * k), "u8");
+    const aScales = uploaded(encodeValues("f32", new Float32Array(m).fill(0.01)), "f32");
+    const c = uploaded(encodeValues("f32", new Float32Array(m * n)), "f32");
+    const args = { a, aScales, b: w, bScales, bias: undefined, c, m, n, k, ldc: n };
+    expect(launchStreamedScaledProduct(device.launchContext, args)).toBe(true);
+    const row = bytesOf(c).subarray(0, n * 4);
+    for (const tensor of [a, aScales, c]) tensor.buffer.dispose();
+    return row;
+  });
+  for (const row of results) expect(row.equals(results[0])).toBe(true);
+  for (const tensor of [w, bScales]) tensor.buffer.dispose();
+});
+
+it("keeps sums of codes beyond what the tensor cores keep", () => {
+  // 2^16 and then ones, which a sum of 14 bits would not notice: 448 * 448 in one stage, the ones in the others.
+  const [m, n, k] = [2, 64, 8192];
+  const ones = new Uint8Array(k).fill(0x38);
+  ones[0] = 0x7e;
+  const a = uploaded(Buffer.concat([ones, ones]), "u8");
+  const b = uploaded(Buffer.concat(Array.from({ length: n }, () => ones)), "u8");
+  const [aScales, bScales] = [m, n].map((length) =>
+    uploaded(encodeValues("f32", new Float32Array(length).fill(1)), "f32"),
+  );
+  const c = uploaded(encodeValues("f32", new Float32Array(m * n)), "f32");
+  const args = { a, aScales, b, bScales, bias: undefined, c, m, n, k, ldc: n };
+  expect(launchStreamedScaledProduct(device.launchContext, args)).toBe(true);
+  const expected = 448 * 448 + (k - 1);
+  // The first stage of 256 may lose its ones beside 448 * 448.
+  for (const value of decodeValues("f32", bytesOf(c))) {
+    expect(value).toBeGreaterThanOrEqual(expected - 255);
+    expect(value).toBeLessThanOrEqual(expected);
+  }
+  for (const tensor of [a, b, c, aScales, bScales]) tensor.buffer.dispose();
 });

@@ -16,7 +16,7 @@ import {
   parseAdapterConfig,
   weightBytes,
 } from "../../src/models/index.ts";
-import { Context, QuantisedWeight, Tape } from "../../src/tensor/index.ts";
+import { Context, QuantisedWeight, Tape, type Tensor } from "../../src/tensor/index.ts";
 import { openOrSkip } from "../open-device.ts";
 import { tinyConfig } from "../tiny-model.ts";
 
@@ -27,9 +27,14 @@ interface Golden {
   codes: number[];
   values: number[];
 }
+const groupFormats = quantisedFormats.filter((format) => format !== "fp8");
+/**
+ * The root mean square error of a number rounded to three bits of fraction, as a share of the number: 2^-3 / sqrt(12) of its power of two,
+ * which is 1 to 2 times smaller than the number, 1.39 on average over evenly spread logarithms.
+ */
+const e4m3Error = 2 ** -3 / Math.sqrt(12) / 1.39;
 const path = new URL("../fixtures/golden/quantised.json", import.meta.url);
 const golden = JSON.parse(readFileSync(path, "utf8")) as Golden;
-const formats = Object.keys(quantisedFormats) as QuantisedFormat[];
 const config = { ...tinyConfig, width: 64, ffnWidth: 128, headDim: 16 };
 
 /** A decoder in `format`, and one in floats of the same values. The second is filled from the first. */
@@ -78,7 +83,7 @@ describe.each(["reference", "cpu", "cuda"] as const)("quantised weights on %s", 
     });
   });
 
-  it.for(formats)("%s: a model equals one in floats of the same values", async (format, test) => {
+  it.for(groupFormats)("%s: a model equals one in floats of the same values", async (format, test) => {
     using device = await openOrSkip(kind, test);
     const context = new Context(device);
     const { quantised, dense } = pairOf(context, format);
@@ -98,8 +103,82 @@ describe.each(["reference", "cpu", "cuda"] as const)("quantised weights on %s", 
   });
 });
 
+/** Size of the difference of two vectors as a share of the second. */
+function relativeError(got: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let [errors, squares] = [0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    errors += (got[i] - expected[i]) ** 2;
+    squares += expected[i] ** 2;
+  }
+  return Math.sqrt(errors / squares);
+}
+
+describe.each(["reference", "cpu", "cuda"] as const)("fp8 on %s", (kind) => {
+  it.for([1, 16, 17, 70])("multiplies the values of both factors' codes: %i rows", async (m, test) => {
+    using device = await openOrSkip(kind, test);
+    const context = new Context(device);
+    const [n, k] = [48, 160];
+    using weight = new QuantisedWeight(device, [n, k], { format: "fp8" });
+    context.scope(() => {
+      const normal = (numRows: number, seed: number): Tensor => {
+        const y = context.empty([numRows, k], "f32");
+        const numElements = y.numElements;
+        device.run("randomNormal", { y, numElements, seed, counter: 0, mean: 0, std: 1 });
+        return y;
+      };
+      const [x, bias] = [normal(m, 1), context.full([n], "f32", 0.25)];
+      weight.assign(context, normal(n, 2));
+      // What the rows of x are as codes, found by the weights' own way.
+      using rows = new QuantisedWeight(device, [m, k], { format: "fp8" });
+      rows.assign(context, x);
+      const [left, right] = [rows, weight].map((each) => each.dequantise(context, "f32").toArray());
+      const y = context.empty([m, n], "f32");
+      weight.multiply(context, { x, y, bias });
+      const expected = Array.from({ length: m * n }, (_, i) => {
+        const [row, column] = [Math.floor(i / n), i % n];
+        let sum = 0.25;
+        for (let j = 0; j < k; j++) sum += left[row * k + j] * right[column * k + j];
+        return sum;
+      });
+      // Tensor cores cut sums off (test/conformance/tolerance.ts).
+      expect(relativeError(y.toArray(), expected)).toBeLessThan(kind === "cuda" ? 10 * 2 ** -13 : 1e-6);
+      expect(relativeError(left, x.toArray())).toBeLessThan(1.1 * e4m3Error);
+      const dx = context.empty([m, k], "f32");
+      weight.multiplyTransposed(context, { dy: y, dx });
+      const given = y.toArray();
+      const gradients = Array.from({ length: m * k }, (_, i) => {
+        let sum = 0;
+        for (let j = 0; j < n; j++) sum += given[Math.floor(i / k) * n + j] * right[j * k + (i % k)];
+        return sum;
+      });
+      expect(relativeError(dx.toArray(), gradients)).toBeLessThan(1e-6);
+    });
+  });
+
+  it("moves a model's logits by as much as rounding the inputs of its products does", async (test) => {
+    using device = await openOrSkip(kind, test);
+    const context = new Context(device);
+    // The second has the first one's weights as their codes have them, so that inputs alone are rounded.
+    const { quantised, dense } = pairOf(context, "fp8");
+    using _first = quantised;
+    using _second = dense;
+    // A layer's four products err by a share of their own results, independently; that of `up` twice over, as it is squared.
+    const shares = (1 + 1 + 2 ** 2 + 1) * config.numLayers;
+    for (const length of [5, 40]) {
+      const [got, expected] = [quantised, dense].map((decoder) =>
+        context.scope(() =>
+          decoder.logits(context, decoder.forward(context, batchOf(context, length))).toArray(),
+        ),
+      );
+      const error = relativeError(got, expected);
+      expect(error).toBeLessThan(e4m3Error * Math.sqrt(shares));
+      expect(error).toBeGreaterThan(e4m3Error / 20);
+    }
+  });
+});
+
 describe("memory of quantised models", () => {
-  it.for(formats)("%s: the weights' live bytes are those of the estimate", async (format, test) => {
+  it.for(quantisedFormats)("%s: the weights' live bytes are those of the estimate", async (format, test) => {
     using device = await openOrSkip("cpu", test);
     const context = new Context(device);
     const large = { ...config, width: 256, ffnWidth: 1024, headDim: 64, vocabSize: 1024 };

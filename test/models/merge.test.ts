@@ -2,7 +2,6 @@
 import { expect, it } from "vitest";
 import { ConfigError } from "../../src/base/index.ts";
 import { openDevice, quantisedFormats } from "../../src/device/index.ts";
-import type { QuantisedFormat } from "../../src/device/index.ts";
 import {
   createAdapter,
   Decoder,
@@ -13,10 +12,10 @@ import {
 import { Context } from "../../src/tensor/index.ts";
 import { tinyConfig } from "../tiny-model.ts";
 
-const formats = Object.keys(quantisedFormats) as QuantisedFormat[];
-
 it.each(
-  formats.flatMap((format) => (["lora", "dora", "ia3"] as const).map((method) => ({ format, method }))),
+  quantisedFormats.flatMap((format) =>
+    (["lora", "dora", "ia3"] as const).map((method) => ({ format, method })),
+  ),
 )("$method is not merged into $format weights, which a sentence says", async ({ format, method }) => {
   using device = await openDevice({ kind: "reference" });
   const context = new Context(device);

@@ -1,13 +1,12 @@
 /** Options that several verbs share, and the parsing of their numbers. */
 import { InvalidArgumentError, Option } from "commander";
+import type { QuantisedFormat } from "../../device/index.ts";
 
 /** `--quantise`: the blocks' matrices in 8 or 4 bits. */
 export function quantiseOption(): Option {
-  return new Option("--quantise <format>", "hold the blocks' matrices in 8 or 4 bits").choices([
-    "int8",
-    "nf4",
-    "int4",
-  ]);
+  const text = "hold the blocks' matrices in 8 or 4 bits; with fp8 their inputs too";
+  const formats: readonly QuantisedFormat[] = ["int8", "nf4", "int4", "fp8"];
+  return new Option("--quantise <format>", text).choices(formats);
 }
 
 /** `--precision`: the dtype of the weights on the device. */

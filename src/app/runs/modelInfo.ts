@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { formatBytes, formatCount, numElements, readJson } from "../../base/index.ts";
 import { openCheckpoint } from "../../checkpoint/index.ts";
 import { quantisedFormats } from "../../device/index.ts";
-import type { QuantisedFormat } from "../../device/index.ts";
 import {
   adaptedProjections,
   adapterMemory,
@@ -76,7 +75,6 @@ const methods: readonly Method[] = [
 ];
 
 const gibibyte = 2 ** 30;
-const quantisedFormatNames = Object.keys(quantisedFormats) as QuantisedFormat[];
 /** Rank of the QLoRA run that is estimated, on every matrix of the blocks. */
 const qloraRank = 16;
 
@@ -92,10 +90,7 @@ function describe(config: DecoderConfig, sequenceLength: number) {
     sequenceLength,
     operationsPerToken: operationsPerToken(config, sequenceLength),
     quantised: Object.fromEntries(
-      quantisedFormatNames.map((format) => [
-        format,
-        { servingBytes: servingMemory(config, "bf16", 0, format) },
-      ]),
+      quantisedFormats.map((format) => [format, { servingBytes: servingMemory(config, "bf16", 0, format) }]),
     ),
     qlora: adapterMemory(config, {
       dtype: "bf16",
@@ -167,7 +162,7 @@ export async function printModelInfo(
     ],
     [
       "quantised",
-      quantisedFormatNames
+      quantisedFormats
         .map((format) => `${formatBytes(info.quantised[format].servingBytes)} in ${format}`)
         .join(", "),
     ],

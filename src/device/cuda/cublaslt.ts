@@ -62,10 +62,24 @@ const table = {
 } as const;
 export const cublasLtTable = table;
 
-export const dataTypes = { f32: 0, f16: 2, bf16: 14 } as const;
+export const dataTypes = { f32: 0, f16: 2, bf16: 14, e4m3: 28 } as const;
 export type LtDtype = keyof typeof dataTypes;
 const computeTypes = { f32: 68, tf32: 77 } as const;
-const matmulAttributes = { transposeA: 3, transposeB: 4, epilogue: 7, biasPointer: 8, biasType: 26 } as const;
+const matmulAttributes = {
+  transposeA: 3,
+  transposeB: 4,
+  epilogue: 7,
+  biasPointer: 8,
+  scalePointerA: 17,
+  scalePointerB: 18,
+  biasType: 26,
+  scaleModeA: 31,
+  scaleModeB: 32,
+} as const;
+/** A scale for each row of op(A) and each column of op(B), f32. */
+const scaleVectors = 3;
+/** The first library with them. */
+export const scaleVectorsVersion = 120_900;
 const preferences = {
   maxWorkspaceBytes: 1,
   reductionSchemes: 3,
@@ -90,6 +104,7 @@ export interface LtProblem {
   readonly strideA: number;
   readonly strideB: number;
   readonly strideD: number;
+  /** Factors of e4m3 have scales: A (rows), B (columns). */
   readonly input: LtDtype;
   readonly output: LtDtype;
   readonly hasBias: boolean;
@@ -147,6 +162,10 @@ export class CublasLt {
       this.#setInt(operation, matmulAttributes.epilogue, epilogueBias);
       this.#setInt(operation, matmulAttributes.biasType, dataTypes[problem.output]);
     }
+    if (problem.input === "e4m3") {
+      this.#setInt(operation, matmulAttributes.scaleModeA, scaleVectors);
+      this.#setInt(operation, matmulAttributes.scaleModeB, scaleVectors);
+    }
     const input = dataTypes[problem.input];
     return {
       operation,
@@ -156,16 +175,14 @@ export class CublasLt {
     };
   }
 
-  setBias(descriptors: LtDescriptors, address: number): void {
-    this.#words.setWord(0, address);
-    const { operation } = descriptors;
-    const status = this.functions.cublasLtMatmulDescSetAttribute(
-      operation,
-      matmulAttributes.biasPointer,
-      this.#words.address,
-      8,
-    );
-    this.check("cublasLtMatmulDescSetAttribute", status);
+  setBias({ operation }: LtDescriptors, address: number): void {
+    this.#setPointer(operation, matmulAttributes.biasPointer, address);
+  }
+
+  /** Addresses of the scales of A (rows) and B (columns). */
+  setScales({ operation }: LtDescriptors, { a, b }: { readonly a: number; readonly b: number }): void {
+    this.#setPointer(operation, matmulAttributes.scalePointerA, a);
+    this.#setPointer(operation, matmulAttributes.scalePointerB, b);
   }
 
   /** Up to `count` algorithms, the one expected to be fastest first; empty where the library has none. */
@@ -294,6 +311,17 @@ export class CublasLt {
     );
     this.check("cublasLtMatrixLayoutCreate", status);
     return this.#words.word(0);
+  }
+
+  #setPointer(operation: number, attribute: number, address: number): void {
+    this.#words.setWord(0, address);
+    const status = this.functions.cublasLtMatmulDescSetAttribute(
+      operation,
+      attribute,
+      this.#words.address,
+      8,
+    );
+    this.check("cublasLtMatmulDescSetAttribute", status);
   }
 
   #setInt(operation: number, attribute: number, value: number): void {

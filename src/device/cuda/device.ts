@@ -81,6 +81,7 @@ export class CudaDevice implements Device {
     this.#kernels = {
       ...cudaKernels,
       matmul: this.#matmul.run,
+      matmulScaled: this.#matmul.runScaled,
       lowRankBackward: this.#matmul.runLowRankBackward,
       ...this.#attention.kernels(cudaKernels),
     };
@@ -286,7 +287,7 @@ function shapeLabel<Name extends OpName>(name: Name, args: OpArguments<Name>): s
 }
 
 function flopsOf<Name extends OpName>(name: Name, args: OpArguments<Name>): number {
-  if (name !== "matmul") return 0;
-  const { m, n, k } = args as OpArguments<"matmul">;
+  if (name !== "matmul" && name !== "matmulScaled") return 0;
+  const { m, n, k } = args as OpArguments<"matmul" | "matmulScaled">;
   return 2 * m * n * k;
 }

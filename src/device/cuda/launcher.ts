@@ -156,16 +156,17 @@ export interface LaunchShape {
   readonly overlapsPrevious?: boolean;
 }
 
-/** A row-major bf16 matrix that a kernel copies in tiles; address and row stride are multiples of 16 bytes, `columns` of 64 elements. */
+/** A row-major matrix that a kernel copies in tiles; address and row stride are multiples of 16 bytes, its rows of 128 bytes. */
 export interface TiledMatrix {
   readonly address: number;
+  readonly dtype: "bf16" | "u8";
   readonly rows: number;
   readonly columns: number;
   /** In elements. */
   readonly rowStride: number;
   /** Rows of a tile, at most 256. */
   readonly tileRows: number;
-  /** Boxes of 64 columns of a tile, at most 256; they lie one after the other in shared memory. */
+  /** Boxes of 128 bytes of each row of a tile, at most 256; they lie one after the other in shared memory. */
   readonly tileBoxes: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The matmul operator: some products of a few rows (launch/streamedProduct.ts) or of low rank (launch/thinProduct.ts) by kernels of ours, all
- * others through cuBLASLt.
+ * The operators matmul and matmulScaled: some products of a few rows (launch/streamedProduct.ts) or of low rank (launch/thinProduct.ts) by kernels of ours, all
+ * others through cuBLASLt; codes that it cannot multiply (older libraries and GPUs, odd sizes) as bf16, which holds them exactly.
  * Row-major c = op(a) op(b) is column-major c^T = op(b)^T op(a)^T, so b is the library's A, a its B, and a bias over columns its
  * bias over rows. Descriptors and the algorithm are kept per kind of product, so that a call costs one native call.
  * Knows the rule by which an algorithm is chosen; tuning.ts does the timing.
@@ -8,8 +8,16 @@
 import { dtypeBytes, UnsupportedOpError, type Dtype } from "../../base/index.ts";
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { AlgorithmCache, NearbyAlgorithms } from "./algorithms.ts";
-import { CublasLt, type LtAlgorithm, type LtDescriptors, type LtDtype, type LtProblem } from "./cublaslt.ts";
-import { runStreamedProduct } from "./launch/streamedProduct.ts";
+import {
+  CublasLt,
+  scaleVectorsVersion,
+  type LtAlgorithm,
+  type LtDescriptors,
+  type LtDtype,
+  type LtProblem,
+} from "./cublaslt.ts";
+import { launchScale, launchWiden, runFewScaledRows } from "./launch/scaledProduct.ts";
+import { runStreamedProduct, runStreamedScaledProduct } from "./launch/streamedProduct.ts";
 import { productsOf, runLowRankBackward, runThinProduct } from "./launch/thinProduct.ts";
 import { accumulatedRows, launchAdd, launchFinish, needsAccumulator } from "./launch/product.ts";
 import { addressOf, type LaunchContext } from "./launcher.ts";
@@ -36,7 +44,13 @@ interface Plan {
   readonly algorithmWorkspaceBytes: number;
 }
 
+/** Tensor cores of codes: Ada's and later ones. */
+const codesCapability = 89;
+/** Of every size and row, in elements of a byte. */
+const codesMultiple = 16;
+
 type MatmulArguments = OpArguments<"matmul">;
+type ScaledArguments = OpArguments<"matmulScaled">;
 
 /** A matrix by its address. */
 interface Operand {
@@ -50,6 +64,8 @@ interface Product extends Omit<MatmulArguments, "a" | "b" | "c" | "bias"> {
   readonly b: Operand;
   readonly c: Operand;
   readonly bias: Operand | undefined;
+  /** Addresses, where a and b are codes: (m) and (n). */
+  readonly scales?: { readonly a: number; readonly b: number };
 }
 
 function operandOf(tensor: TensorArgument): Operand {
@@ -59,7 +75,15 @@ function operandOf(tensor: TensorArgument): Operand {
 /** What is used of cuBLASLt; tests put their own in its place. */
 export type ProductLibrary = Pick<
   CublasLt,
-  "version" | "describe" | "setBias" | "algorithms" | "checkAlgorithm" | "run" | "destroy" | "dispose"
+  | "version"
+  | "describe"
+  | "setBias"
+  | "setScales"
+  | "algorithms"
+  | "checkAlgorithm"
+  | "run"
+  | "destroy"
+  | "dispose"
 >;
 
 /** Whether the products of these dtypes are supported: f32 of f32, bf16 or f32 of bf16. */
@@ -140,6 +164,14 @@ export class CudaMatmul {
     else this.#multiply(context, args);
   };
 
+  /** Queues the operator matmulScaled. Throws UnsupportedOpError. */
+  readonly runScaled = (context: LaunchContext, args: ScaledArguments): void => {
+    if (args.m === 0 || args.n === 0) return;
+    if (this.#usesStreamed && runStreamedScaledProduct(context, args)) return;
+    if (runFewScaledRows(context, args)) return;
+    if (!this.#multiplyCodes(context, args)) this.#multiplyWidened(context, args);
+  };
+
   /** Queues the operator lowRankBackward. Throws UnsupportedOpError. */
   readonly runLowRankBackward = (context: LaunchContext, args: OpArguments<"lowRankBackward">): void => {
     const isFused = this.#thinProducts !== "off" && this.#thinProducts !== "apart";
@@ -169,6 +201,67 @@ export class CudaMatmul {
       workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
     });
     if (fused === undefined && bias !== undefined) launchFinish(context, args, 1);
+  }
+
+  /** The product of codes by the library's kernels for them, and whether it has one. */
+  #multiplyCodes(context: LaunchContext, args: ScaledArguments): boolean {
+    const { a, aScales, b, bScales, bias, c, m, n, k, ldc } = args;
+    const isPossible =
+      this.#library.version >= scaleVectorsVersion &&
+      context.computeCapability >= codesCapability &&
+      n % codesMultiple === 0 &&
+      k % codesMultiple === 0 &&
+      (ldc * dtypeBytes(c.dtype)) % 16 === 0 &&
+      (bias === undefined || (bias.dtype === "bf16" && c.dtype === "bf16")) &&
+      [a, b, c, aScales, bScales].every((tensor) => addressOf(tensor) % 16 === 0);
+    if (!isPossible) return false;
+    const layout = { m, n, k, lda: k, ldb: k, ldc, transposeA: 0, transposeB: 1, alpha: 1, beta: 0 };
+    const product: Product = {
+      ...layout,
+      a: operandOf(a),
+      b: operandOf(b),
+      c: operandOf(c),
+      bias: bias && operandOf(bias),
+      scales: { a: addressOf(aScales), b: addressOf(bScales) },
+    };
+    const plan = this.#plan(context, product);
+    if (plan === undefined) return false;
+    const neededBytes = plan.algorithmWorkspaceBytes;
+    this.#queue(context, plan, {
+      product,
+      workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
+    });
+    return true;
+  }
+
+  /** Both factors as bf16 in scratch, their f32 product some rows at a time, and a kernel of ours that scales it and rounds once. */
+  #multiplyWidened(context: LaunchContext, args: ScaledArguments): void {
+    const { a, b, m, n, k } = args;
+    const step = accumulatedRows(m, n);
+    const [aBytes, bBytes, sumsBytes] = [2 * m * k, 2 * n * k, 4 * step * n].map(
+      (bytes) => Math.ceil(bytes / 256) * 256,
+    );
+    // As much as any algorithm may need: scratch must not move between the pieces.
+    const scratch = context.workspace(aBytes + bBytes + sumsBytes + workspaceBytes);
+    const [bScratch, sums] = [scratch + aBytes, scratch + aBytes + bBytes];
+    launchWiden(context, { codes: a, to: scratch, numRows: m, width: k });
+    launchWiden(context, { codes: b, to: bScratch, numRows: n, width: k });
+    for (let start = 0; start < m; start += step) {
+      const numRows = Math.min(step, m - start);
+      const layout = { n, k, lda: k, ldb: k, ldc: n, transposeA: 0, transposeB: 1, alpha: 1, beta: 0 };
+      const product: Product = {
+        ...layout,
+        a: { address: scratch + 2 * start * k, dtype: "bf16" },
+        b: { address: bScratch, dtype: "bf16" },
+        c: { address: sums, dtype: "f32" },
+        bias: undefined,
+        m: numRows,
+      };
+      const plan = this.#plan(context, product);
+      if (plan === undefined) throw unsupported({ ...args, lda: k, ldb: k });
+      this.#queue(context, plan, { product, workspace: sums + sumsBytes });
+      launchScale(context, args, { sums, start, numRows });
+    }
   }
 
   /** The product to f32 scratch, some rows at a time, and a kernel of ours that adds the rest and rounds once. */
@@ -219,6 +312,7 @@ export class CudaMatmul {
     { product, workspace }: { product: Product; workspace: number },
   ): void {
     if (product.bias !== undefined) this.#library.setBias(plan.descriptors, product.bias.address);
+    this.#setScales(plan.descriptors, product);
     this.#scalars.f32[0] = product.alpha;
     this.#scalars.f32[1] = product.beta;
     this.#library.run(
@@ -238,6 +332,11 @@ export class CudaMatmul {
     );
   }
 
+  /** The library's A is the product's b. */
+  #setScales(descriptors: LtDescriptors, { scales }: Product): void {
+    if (scales !== undefined) this.#library.setScales(descriptors, { a: scales.b, b: scales.a });
+  }
+
   #plan(context: LaunchContext, product: Product): Plan | undefined {
     const { a, b, c, bias, m, n, k, lda, ldb, ldc, transposeA, transposeB } = product;
     const alignments = [alignmentOf(b.address), alignmentOf(a.address), alignmentOf(c.address)] as const;
@@ -254,13 +353,14 @@ export class CudaMatmul {
       strideA: ldb,
       strideB: lda,
       strideD: ldc,
-      input: a.dtype as LtDtype,
+      input: a.dtype === "u8" ? "e4m3" : (a.dtype as LtDtype),
       output: c.dtype as LtDtype,
       hasBias: bias !== undefined,
       alignments,
     };
     const descriptors = this.#library.describe(problem, { allowsTf32: this.#allowsTf32 });
     if (bias !== undefined) this.#library.setBias(descriptors, bias.address);
+    this.#setScales(descriptors, product);
     const chosen = this.#choose(context, { key, problem, descriptors, product });
     let plan: Plan | undefined;
     if (chosen === undefined) this.#library.destroy(descriptors);
@@ -336,7 +436,16 @@ export class CudaMatmul {
   }
 }
 
-function unsupported({ m, n, k, lda, ldb, ldc, a, c }: MatmulArguments): UnsupportedOpError {
+function unsupported({
+  m,
+  n,
+  k,
+  lda,
+  ldb,
+  ldc,
+  a,
+  c,
+}: Pick<MatmulArguments, "m" | "n" | "k" | "lda" | "ldb" | "ldc" | "a" | "c">): UnsupportedOpError {
   return new UnsupportedOpError(
     "cuda",
     `expected a product that cuBLASLt can do, got m ${m}, n ${n}, k ${k}, row strides ${lda}, ${ldb}, ${ldc}, ${a.dtype} to ${c.dtype}`,

@@ -2,11 +2,12 @@
  * Tensor maps: how a matrix lies in memory and how its tiles lie in shared memory, as the tensor copies of Hopper and later read them.
  * Source: cuTensorMapEncodeTiled of cuda.h; the driver alone knows the 128 bytes that it gives.
  */
+import { dtypeBytes } from "../../base/index.ts";
 import type { TiledMatrix } from "./launcher.ts";
 import { NativeWords } from "./native.ts";
 import type { CudaSession } from "./session.ts";
 
-const dataTypeBf16 = 9;
+const dataTypes = { u8: 0, bf16: 9 } as const;
 const interleaveNone = 0;
 const swizzle128Bytes = 3;
 const promotion256Bytes = 3;
@@ -14,8 +15,7 @@ const outsideIsZero = 0;
 const mapBytes = 128;
 const mapAlignment = 64;
 /** One line of the swizzle. */
-const boxColumns = 64;
-const boxRowBytes = 2 * boxColumns;
+const boxRowBytes = 128;
 
 export class TileMapEncoder {
   readonly #session: CudaSession;
@@ -28,10 +28,12 @@ export class TileMapEncoder {
   }
 
   /** The 128 bytes of the map, the caller's own. Throws DeviceError. */
-  encode({ address, rows, columns, rowStride, tileRows, tileBoxes }: TiledMatrix): Uint8Array {
+  encode({ address, dtype, rows, columns, rowStride, tileRows, tileBoxes }: TiledMatrix): Uint8Array {
     const words = this.#words;
+    const elementBytes = dtypeBytes(dtype);
+    const boxColumns = boxRowBytes / elementBytes;
     // A third dimension of boxes, so that one copy brings several, each in a swizzle of its own.
-    [boxColumns, rows, columns / boxColumns, 2 * rowStride, boxRowBytes].forEach((word, index) => {
+    [boxColumns, rows, columns / boxColumns, elementBytes * rowStride, boxRowBytes].forEach((word, index) => {
       words.setWord(index, word);
     });
     words.u32.set([boxColumns, tileRows, tileBoxes], 10);
@@ -39,7 +41,7 @@ export class TileMapEncoder {
     const offset = -this.#map.address & (mapAlignment - 1);
     const status = this.#session.functions.cuTensorMapEncodeTiled(
       this.#map.address + offset,
-      dataTypeBf16,
+      dataTypes[dtype],
       3,
       address,
       words.address,

@@ -1,4 +1,4 @@
-/** Weights in 8 or 4 bits: their codes, values and products. Conventions: ../ops.ts. */
+/** Weights in 8 or 4 bits, and activations in 8: their codes, values and products. Conventions: ../ops.ts. */
 import type { OpSpec } from "./spec.ts";
 
 export const quantiseOps = {
@@ -40,6 +40,22 @@ export const quantiseOps = {
     integers: ["numRows", "width", "groupSize", "format"],
     floats: ["scaleOffset"],
   },
+  dequantiseRows: {
+    summary:
+      "y = value of the code times the row's scale: codes and scales as quantiseRows gives them; y (N, C).",
+    tensors: { codes: "read", scales: "read", y: "write" },
+    integers: ["numRows", "width"],
+    floats: [],
+  },
+  matmulScaled: {
+    summary:
+      "c = (a b^T) * aScales * bScales + bias, a (m, k) and b (n, k) codes of E4M3 with a scale for each row, as quantiseRows gives them: c[i, j] = (the sum over a[i, p] b[j, p]) * aScales[i] * bScales[j] + bias[j]. " +
+      "aScales (m) and bScales (n) f32, bias (n), c (m, n) of row stride ldc. k is at least 1. " +
+      "Tensor cores may cut sums of up to 256 products off after 14 bits before they are added up in f32.",
+    tensors: { a: "read", aScales: "read", b: "read", bScales: "read", bias: "read?", c: "write" },
+    integers: ["m", "n", "k", "ldc"],
+    floats: [],
+  },
   matmulQuantised: {
     summary:
       "y = x w^T + bias, w (n, k) as dequantise would give it in f32, read from its codes: for a few rows of x, as decoding has them. " +
@@ -59,12 +75,16 @@ export const quantiseOps = {
   },
 } as const satisfies Record<string, OpSpec>;
 
-/** The formats of quantised weights, by the names that users give. */
-export const quantisedFormats = { int8: 0, nf4: 1, int4: 2 } as const;
-export type QuantisedFormat = keyof typeof quantisedFormats;
+/** The formats with scales for groups of weights, by the operators' numbers: activations stay in floats. */
+export const groupFormats = { int8: 0, nf4: 1, int4: 2 } as const;
+export type GroupFormat = keyof typeof groupFormats;
+/** The names that users give: those, and E4M3 with a scale for each row of weights and of activations. */
+export type QuantisedFormat = GroupFormat | "fp8";
+export const quantisedFormats: readonly QuantisedFormat[] = ["int8", "nf4", "int4", "fp8"];
+
 /** The formats of two codes a byte. */
 export function isPacked(format: QuantisedFormat | number): boolean {
-  return format !== "int8" && format !== quantisedFormats.int8;
+  return format === "nf4" || format === "int4" || format === groupFormats.nf4 || format === groupFormats.int4;
 }
 
 /**

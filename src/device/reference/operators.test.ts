@@ -94,6 +94,8 @@ describe("the reference against PyTorch", () => {
       "sumRows",
       "quantise",
       "quantiseRows",
+      "dequantiseRows",
+      "matmulScaled",
       "kvCacheWrite",
       "rotaryCacheWrite",
       "rotaryAttentionPaged",

@@ -4,9 +4,9 @@
  */
 import { invariant } from "../../base/index.ts";
 import type { TensorArgument } from "../contract.ts";
-import { isPacked, nf4Values, quantisedFormats } from "../ops.ts";
-import { e4m3CodeOf, e4m3Largest, roundEven } from "./float8.ts";
-import { read, readRows, write } from "./memory.ts";
+import { isPacked, nf4Values, groupFormats } from "../ops.ts";
+import { e4m3CodeOf, e4m3Largest, e4m3ValueOf, roundEven } from "./float8.ts";
+import { read, readRows, write, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 interface Layout {
@@ -52,12 +52,12 @@ function quantiseGroup(values: Float64Array, format: number): QuantisedGroup {
   for (const value of values) if (Math.abs(value) > Math.abs(extreme)) extreme = value;
   const peak = Math.abs(extreme);
   const each = (code: (value: number) => number): number[] => Array.from(values, code);
-  if (format === quantisedFormats.int8) {
+  if (format === groupFormats.int8) {
     if (peak === 0) return { scale: 0, codes: each(() => 0) };
     const inverse = fround(127 / peak);
     return { scale: fround(peak / 127), codes: each((x) => roundEven(fround(x * inverse)) & 0xff) };
   }
-  if (format === quantisedFormats.nf4) {
+  if (format === groupFormats.nf4) {
     if (peak === 0) return { scale: 0, codes: each(() => 7) };
     const inverse = fround(1 / peak);
     return { scale: peak, codes: each((x) => nearestNf4(fround(x * inverse))) };
@@ -117,7 +117,7 @@ function valueOf(
   if (!isPacked(format)) return (bytes[at + index] << 24) >> 24;
   const byte = bytes[at + (index >> 1)];
   const code = index % 2 === 0 ? byte >> 4 : byte & 15;
-  return format === quantisedFormats.nf4 ? nf4Values[code] : code - 8;
+  return format === groupFormats.nf4 ? nf4Values[code] : code - 8;
 }
 
 /** One row as numbers of 8 bits: peaks ignore NaN, which its own code keeps. */
@@ -131,6 +131,28 @@ function quantiseRow(values: Float64Array): QuantisedGroup {
     scale: isZero ? 0 : scale,
     codes: Array.from(values, (value) => e4m3CodeOf(fround(value * inverse))),
   };
+}
+
+/** The numbers of E4M3 codes, without scales. */
+function readCodes(codes: TensorArgument, count: number): Float64Array {
+  return read(codes, count).map(e4m3ValueOf);
+}
+
+/** a (m, k) times the transpose of b (n, k). */
+function productOf(
+  a: Float64Array,
+  b: Float64Array,
+  { m, n, k }: { m: number; n: number; k: number },
+): Float64Array {
+  const sums = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let p = 0; p < k; p++) sum += a[i * k + p] * b[j * k + p];
+      sums[i * n + j] = sum;
+    }
+  }
+  return sums;
 }
 
 export const quantiseKernels = {
@@ -168,16 +190,28 @@ export const quantiseKernels = {
 
   matmulQuantised: ({ x, codes, bias, y, m, n, k, groupSize, format, ...groupScales }) => {
     const weight = dequantised(codes, { numRows: n, width: k, groupSize, format }, groupScales);
-    const left = read(x, m * k);
     const shift = bias === undefined ? new Float64Array(n) : read(bias, n);
-    const sums = new Float64Array(m * n);
-    for (let i = 0; i < m; i++) {
-      for (let j = 0; j < n; j++) {
-        let sum = 0;
-        for (let p = 0; p < k; p++) sum += left[i * k + p] * weight[j * k + p];
-        sums[i * n + j] = sum + shift[j];
-      }
-    }
-    write(y, sums);
+    const sums = productOf(read(x, m * k), weight, { m, n, k });
+    write(
+      y,
+      sums.map((sum, i) => sum + shift[i % n]),
+    );
+  },
+
+  dequantiseRows: ({ codes, scales, y, numRows, width }) => {
+    const rowScales = read(scales, numRows);
+    const values = readCodes(codes, numRows * width);
+    write(
+      y,
+      values.map((value, i) => value * rowScales[Math.floor(i / width)]),
+    );
+  },
+
+  matmulScaled: ({ a, aScales, b, bScales, bias, c, m, n, k, ldc }) => {
+    const [left, right] = [read(aScales, m), read(bScales, n)];
+    const shift = bias === undefined ? new Float64Array(n) : read(bias, n);
+    const sums = productOf(readCodes(a, m * k), readCodes(b, n * k), { m, n, k });
+    const results = sums.map((sum, i) => sum * left[Math.floor(i / n)] * right[i % n] + shift[i % n]);
+    writeRows(c, results, { numRows: m, width: n, stride: ldc });
   },
 } satisfies Partial<ReferenceKernels>;

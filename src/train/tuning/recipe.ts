@@ -62,7 +62,10 @@ export const tuneSchema = z.strictObject({
   batchSize: count.default(8).describe("rows of one optimizer step"),
   microBatch: count.default(1).describe("rows that are forward and backward at once"),
   precision: z.enum(["f32", "bf16"]).optional().describe("of base and adapter; the base's when absent"),
-  quantise: z.enum(["int8", "nf4", "int4"]).optional().describe("the base's blocks in 8 or 4 bits (QLoRA)"),
+  quantise: z
+    .enum(["int8", "nf4", "int4", "fp8"])
+    .optional()
+    .describe("the base's blocks in 8 or 4 bits (QLoRA)"),
   recompute: z.enum(["none", "norm-activation", "block"]).default("none"),
   lossChunkBytes: count.optional(),
   optim: z

@@ -1,13 +1,21 @@
 /**
  * Cases of quantised weights: all formats, groups and whole rows, single and double quantisation of the scales, odd and empty sizes.
  */
-import { isPacked, quantisedFormats, type QuantisedFormat } from "../../../src/device/index.ts";
-import { e4m3ValueOf } from "../../../src/device/reference/float8.ts";
-import { close, conformanceCase, exact, operand, type ConformanceCase, type Operand } from "../case.ts";
+import { groupFormats, isPacked, type GroupFormat } from "../../../src/device/index.ts";
+import { e4m3CodeOf, e4m3ValueOf } from "../../../src/device/reference/float8.ts";
+import {
+  close,
+  conformanceCase,
+  exact,
+  operand,
+  type Check,
+  type ConformanceCase,
+  type Operand,
+} from "../case.ts";
 import type { DataSource } from "../random.ts";
 import { floatPairs, floats } from "./common.ts";
 
-const formats = Object.keys(quantisedFormats) as QuantisedFormat[];
+const formats = Object.keys(groupFormats) as GroupFormat[];
 
 interface WeightShape {
   numRows: number;
@@ -30,7 +38,7 @@ const weightShapes: readonly WeightShape[] = [
 const label = ({ numRows, width, groupSize }: WeightShape): string =>
   `(${numRows}, ${width}) by ${groupSize}`;
 
-function rowBytesOf(format: QuantisedFormat, width: number): number {
+function rowBytesOf(format: GroupFormat, width: number): number {
   return isPacked(format) ? Math.ceil(width / 2) : width;
 }
 
@@ -62,7 +70,7 @@ function quantiseCases(): ConformanceCase[] {
             }),
             scales: operand("f32", numRows, { width: groups, check: exact }),
             ...shape,
-            format: quantisedFormats[format],
+            format: groupFormats[format],
           };
         }),
       ),
@@ -151,12 +159,12 @@ interface QuantisedOperands {
 function quantisedWeight(
   data: DataSource,
   { numRows, width, groupSize }: WeightShape,
-  { format, isDouble, shift = 0 }: { format: QuantisedFormat; isDouble: boolean; shift?: number },
+  { format, isDouble, shift = 0 }: { format: GroupFormat; isDouble: boolean; shift?: number },
 ): QuantisedOperands {
   const numGroups = numRows * Math.ceil(width / groupSize);
   const numBytes = numRows * rowBytesOf(format, width);
   const codes = operand("u8", numBytes, { values: data.integers(numBytes, 0, 256), shift });
-  const rest = { codes, groupSize, format: quantisedFormats[format] };
+  const rest = { codes, groupSize, format: groupFormats[format] };
   if (!isDouble) {
     const scales = operand("f32", numGroups, { values: data.normal(numGroups, { std: 0.1 }), shift: 1 });
     return {
@@ -245,6 +253,140 @@ function productCases(): ConformanceCase[] {
   );
 }
 
+/** Every code of a number in turn. */
+const numberCodes = Array.from({ length: 256 }, (_, code) => code).filter((code) => (code & 0x7f) !== 0x7f);
+
+const allNaN: Check = {
+  kind: "judge",
+  judge: (actual) => (actual.every(Number.isNaN) ? undefined : "expected NaN of the codes 0x7f and 0xff"),
+};
+
+function dequantiseRowsCases(): ConformanceCase[] {
+  const shapes = rowShapes.flatMap((shape) => [
+    { ...shape, codes: numberCodes, check: close({ length: 2 }), name: "numbers" },
+    { ...shape, codes: [0x7f, 0xff], check: allNaN, name: "NaN" },
+  ]);
+  return floats.flatMap((dtype) =>
+    shapes.map(({ numRows, width, shift = 0, codes, check, name }) =>
+      conformanceCase(
+        "dequantiseRows",
+        `${name} to ${dtype} (${numRows}, ${width}) shift ${shift}`,
+        (data) => {
+          const values = (): Float64Array =>
+            Float64Array.from({ length: numRows * width }, (_, i) => codes[i % codes.length]);
+          return {
+            codes: operand("u8", numRows, { width, values, shift }),
+            scales: operand("f32", numRows, { values: data.normal(numRows, { std: 0.1 }), shift: 1 }),
+            y: operand(dtype, numRows, { width, check, shift }),
+            numRows,
+            width,
+          };
+        },
+      ),
+    ),
+  );
+}
+
+interface ScaledProduct {
+  m: number;
+  n: number;
+  k: number;
+  hasBias?: boolean;
+  gap?: number;
+  /** Bytes by which the codes begin past a boundary. */
+  shift?: number;
+  /** Of which a whole row of both is zero, with a scale of zero. */
+  hasZeroRows?: boolean;
+}
+
+const scaledProducts: readonly ScaledProduct[] = [
+  { m: 1, n: 1, k: 1 },
+  { m: 3, n: 5, k: 7, hasBias: true },
+  { m: 8, n: 33, k: 65, gap: 3, shift: 1 },
+  { m: 16, n: 40, k: 515, hasBias: true, hasZeroRows: true },
+  { m: 17, n: 31, k: 129, gap: 1 },
+  { m: 33, n: 47, k: 70, hasBias: true, shift: 3 },
+  { m: 0, n: 5, k: 64 },
+  { m: 3, n: 0, k: 64 },
+  // Sizes that the library takes, and our streaming kernel: 1 MiB of codes and more.
+  { m: 17, n: 48, k: 64, hasBias: true },
+  { m: 65, n: 80, k: 96, gap: 8, hasZeroRows: true },
+  { m: 64, n: 144, k: 272 },
+  { m: 130, n: 64, k: 128, hasBias: true },
+  { m: 200, n: 72, k: 520 },
+  { m: 1, n: 4096, k: 256 },
+  { m: 8, n: 1040, k: 1024, hasBias: true, gap: 8 },
+  { m: 17, n: 2739, k: 384, hasZeroRows: true },
+  { m: 64, n: 272, k: 4096 },
+  { m: 33, n: 250, k: 4224, hasBias: true },
+  { m: 65, n: 64, k: 4096 },
+  { m: 200, n: 32, k: 4096, hasBias: true },
+];
+
+/**
+ * Codes of whole numbers up to 4, for which every sum is exact whatever adds it up, or of all numbers of a row of normal ones.
+ */
+function codesOf(
+  data: DataSource,
+  { numRows, width, isWhole, zeroRow }: { numRows: number; width: number; isWhole: boolean; zeroRow: number },
+): () => Float64Array {
+  const count = numRows * width;
+  const values = isWhole ? data.integers(count, -4, 5) : data.normal(count, { std: 112 });
+  return () =>
+    values().map((value, i) => e4m3CodeOf(Math.floor(i / Math.max(width, 1)) === zeroRow ? 0 : value));
+}
+
+function matmulScaledCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    scaledProducts.flatMap((product) =>
+      [true, false].map((isWhole) => {
+        const { m, n, k, hasBias = false, gap = 0, shift = 0, hasZeroRows = false } = product;
+        const options = `${hasBias ? " bias" : ""}${gap === 0 ? "" : ` gap ${gap}`}${shift === 0 ? "" : ` shift ${shift}`}${hasZeroRows ? " zero rows" : ""}`;
+        const label = `${isWhole ? "whole numbers" : "numbers"} to ${dtype} (${m}, ${n}, ${k})${options}`;
+        return conformanceCase("matmulScaled", label, (data) => {
+          const [zeroA, zeroB] = hasZeroRows ? [m >> 1, n - 1] : [-1, -1];
+          const scalesOf = (numRows: number, zeroRow: number): Operand => {
+            const scales = data.uniform(numRows, 0.5 / 448, 2 / 448);
+            const values = (): Float64Array => scales().map((scale, row) => (row === zeroRow ? 0 : scale));
+            return operand("f32", numRows, { values });
+          };
+          return {
+            a: operand("u8", m, {
+              width: k,
+              values: codesOf(data, { numRows: m, width: k, isWhole, zeroRow: zeroA }),
+              shift,
+            }),
+            aScales: scalesOf(m, zeroA),
+            b: operand("u8", n, {
+              width: k,
+              values: codesOf(data, { numRows: n, width: k, isWhole, zeroRow: zeroB }),
+              shift,
+            }),
+            bScales: scalesOf(n, zeroB),
+            bias: hasBias ? operand(dtype, n, { values: data.normal(n) }) : undefined,
+            c: operand(dtype, m, {
+              width: n,
+              stride: n + gap,
+              check: close(isWhole ? { length: 1 } : { length: k, isCutOff: true }),
+            }),
+            m,
+            n,
+            k,
+            ldc: n + gap,
+          };
+        });
+      }),
+    ),
+  );
+}
+
 export function quantiseFamilyCases(): ConformanceCase[] {
-  return [...quantiseCases(), ...quantiseRowsCases(), ...dequantiseCases(), ...productCases()];
+  return [
+    ...quantiseCases(),
+    ...quantiseRowsCases(),
+    ...dequantiseRowsCases(),
+    ...matmulScaledCases(),
+    ...dequantiseCases(),
+    ...productCases(),
+  ];
 }

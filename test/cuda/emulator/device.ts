@@ -1,6 +1,6 @@
 /**
  * The CUDA backend's operators and kernels as a Device on the CPU, for machines without a GPU: the same launchers, the same .cu files.
- * Of matrix products, those of low rank alone are there: the others are cuBLASLt's. Knows nothing of the driver.
+ * Of matrix products, those of low rank and those of few rows of codes alone are there: the others are cuBLASLt's. Knows nothing of the driver.
  */
 import type { Dtype } from "../../../src/base/index.ts";
 import { UnsupportedOpError } from "../../../src/base/index.ts";
@@ -11,6 +11,7 @@ import {
   launchThinProduct,
   productsOf,
 } from "../../../src/device/cuda/launch/thinProduct.ts";
+import { runFewScaledRows } from "../../../src/device/cuda/launch/scaledProduct.ts";
 import { addressOfBuffer, type CudaKernels } from "../../../src/device/cuda/launcher.ts";
 import { NativeWords } from "../../../src/device/cuda/native.ts";
 import { viewMemory } from "../../../src/device/ffi.ts";
@@ -32,6 +33,10 @@ const multiply: NonNullable<CudaKernels["matmul"]> = (context, args) => {
 const kernels: CudaKernels = {
   ...cudaKernels,
   matmul: multiply,
+  matmulScaled: (context, args) => {
+    if (args.m > 0 && args.n > 0 && !runFewScaledRows(context, args))
+      throw new UnsupportedOpError("emulator", "expected a product of few rows, got one for the library");
+  },
   lowRankBackward: (context, args) => {
     if (launchLowRankBackward(context, args)) return;
     for (const product of productsOf(args)) multiply(context, product);

@@ -8,6 +8,10 @@
 
 namespace nt {
 
+struct e4m3 {
+  uint8_t bits;
+};
+
 constexpr float e4m3_largest = 448.0f;
 constexpr uint8_t e4m3_nan = 0x7f;
 
@@ -20,6 +24,8 @@ inline float e4m3_value(uint8_t code) {
   const uint32_t bits = magnitude < 8 ? bit_cast<uint32_t>(static_cast<float>(magnitude) * 0x1p-9f) : (magnitude << 20) + (120u << 23);
   return bit_cast<float>(bits | sign);
 }
+
+inline float to_float(e4m3 x) { return e4m3_value(x.bits); }
 
 /* To nearest even; what is larger than 448 becomes 448; NaN becomes 0x7f. */
 inline uint8_t e4m3_code(float x) {

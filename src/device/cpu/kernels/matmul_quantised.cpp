@@ -1,10 +1,12 @@
 /*
- * A few rows times a quantised weight, read from its codes: what decoding does, bound by reading the codes once.
+ * A few rows times a quantised weight, read from its codes: what decoding does, bound by reading the codes once. And products of two
+ * matrices of E4M3 codes, few rows in the same way and many as bf16.
  *
  * The rows of x are laid out once as f32, in the order in which codes are decoded. Each thread streams a run of the weight's lines,
  * four at a time; a group's products are summed before its scale is applied. Every row of y is summed in the same order, whatever
  * the thread count and the other rows.
  */
+#include "matmul.h"
 #include "matmul_dots.h"
 #include "quantised.h"
 
@@ -17,6 +19,9 @@ constexpr int64_t lines_per_run = 16;
 struct Problem {
   const nt_matmul_quantised_args& args;
   Scales scales;
+  /* Of the rows of x; null: 1. */
+  const float* x_scales;
+  int64_t y_row_stride;
   /* x (m, padded_k) in the order of decoding, zeros after k. */
   const float* x;
   int64_t num_bytes, num_blocks, blocks_per_group, num_groups, padded_k;
@@ -80,9 +85,10 @@ template <class Out>
 void store_sums(const Problem& p, int64_t line, int64_t num_lines, int64_t row, int64_t num_rows, const float* sums) {
   const nt_tensor& bias = p.args.bias;
   for (int64_t j = 0; j < num_rows; j++) {
-    Out* y = data<Out>(p.args.y) + (row + j) * p.args.n + line;
+    Out* y = data<Out>(p.args.y) + (row + j) * p.y_row_stride + line;
+    const float x_scale = p.x_scales == nullptr ? 1.0f : p.x_scales[row + j];
     for (int64_t i = 0; i < num_lines; i++) {
-      float sum = sums[j * num_lines + i];
+      float sum = sums[j * num_lines + i] * x_scale;
       if (bias.data != nullptr)
         sum += bias.dtype == f32 ? data<float>(bias)[line + i] : to_float(data<bf16>(bias)[line + i]);
       store(y + i, sum);
@@ -130,28 +136,106 @@ int32_t multiply(const Problem& p) {
   return ok;
 }
 
-template <class T>
-int32_t run(const nt_matmul_quantised_args& args, const Scales& scales) {
-  const int64_t num_blocks = ceil_div(args.k, int64_t{block}), padded_k = num_blocks * block;
-  float* x = static_cast<float*>(shared_scratch(0, 4 * args.m * padded_k));
+/* x (m, k) as `columns` of f32 in the order of decoding, by Codes. Null: no room. */
+template <class T, class Codes>
+const float* lay_out(const nt_tensor& x, int64_t m, int64_t k) {
+  const int64_t padded_k = round_up(k, block);
+  float* out = static_cast<float*>(shared_scratch(0, 4 * m * padded_k));
+  if (out == nullptr) return nullptr;
+  parallel_for(m, max<int64_t>(1, pointwise_grain / padded_k), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++)
+      lay_out_row<T, Codes::is_split>(data<T>(x) + row * k, k, padded_k, out + row * padded_k);
+  });
+  return out;
+}
+
+struct Rows {
+  const float* scales;
+  int64_t y_row_stride;
+};
+
+template <class T, class Codes>
+int32_t run(const nt_matmul_quantised_args& args, const Scales& scales, int64_t row_bytes, const Rows& rows) {
+  const float* x = lay_out<T, Codes>(args.x, args.m, args.k);
   if (x == nullptr) return out_of_memory;
-  parallel_for(args.m, max<int64_t>(1, pointwise_grain / padded_k), [&](int64_t begin, int64_t end, int) {
+  const int64_t num_blocks = ceil_div(args.k, int64_t{block});
+  const bool is_whole = args.group_size >= args.k;
+  return multiply<Codes>({args,
+                          scales,
+                          rows.scales,
+                          rows.y_row_stride,
+                          x,
+                          row_bytes,
+                          num_blocks,
+                          is_whole ? num_blocks : args.group_size / block,
+                          is_whole ? 1 : ceil_div(args.k, args.group_size),
+                          num_blocks * block});
+}
+
+/* Rows of x up to which codes are read one by one: beyond, making them bf16 costs less than it saves. */
+constexpr int64_t most_few_rows = 16;
+/* Elements of b that are bf16 at once. */
+constexpr int64_t tile_elements = 1 << 21;
+/* Of shared scratch: the product itself has the first ones. */
+enum Slot { a_slot = 4, b_slot = 5, sums_slot = 6 };
+
+/* Rows of codes as bf16, which holds all of them. */
+void widen_codes(const uint8_t* codes, int64_t num_elements, bf16* out) {
+  parallel_for(num_elements, pointwise_grain, [&](int64_t begin, int64_t end, int) {
+    for_vectors(begin, end, [&](int64_t i, auto lanes) NT_INLINE { store_vec(out + i, e4m3_values(load_codes(codes + i, lanes)), lanes); });
+  });
+}
+
+/* The part of c whose columns `first` and on have these sums (m, count). */
+template <class Out>
+void scale_sums(const nt_matmul_scaled_args& args, const float* sums, int64_t first, int64_t count) {
+  const auto bias_at = [&](int64_t column) {
+    if (args.bias.data == nullptr) return 0.0f;
+    return args.bias.dtype == f32 ? data<float>(args.bias)[column] : to_float(data<bf16>(args.bias)[column]);
+  };
+  parallel_for(args.m, max<int64_t>(1, pointwise_grain / count), [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; row++) {
-      const T* from = data<T>(args.x) + row * args.k;
-      if (args.format == int8) lay_out_row<T, false>(from, args.k, padded_k, x + row * padded_k);
-      else lay_out_row<T, true>(from, args.k, padded_k, x + row * padded_k);
+      const float a_scale = data<float>(args.a_scales)[row];
+      Out* c = data<Out>(args.c) + row * args.ldc + first;
+      for (int64_t i = 0; i < count; i++)
+        store(c + i, sums[row * count + i] * a_scale * data<float>(args.b_scales)[first + i] + bias_at(first + i));
     }
   });
-  const bool is_whole = args.group_size >= args.k;
-  const Problem problem{args,
-                        scales,
-                        x,
-                        row_bytes(args.format, args.k),
-                        num_blocks,
-                        is_whole ? num_blocks : args.group_size / block,
-                        is_whole ? 1 : ceil_div(args.k, args.group_size),
-                        padded_k};
-  return args.format == int8 ? multiply<Int8Codes>(problem) : multiply<PackedCodes>(problem);
+}
+
+/* Products of many rows: a whole and b some lines at a time as bf16. */
+int32_t multiply_widened(const nt_matmul_scaled_args& args) {
+  const int64_t tile = min(args.n, max<int64_t>(64, tile_elements / args.k));
+  bf16* a = static_cast<bf16*>(shared_scratch(a_slot, 2 * args.m * args.k));
+  bf16* b = static_cast<bf16*>(shared_scratch(b_slot, 2 * tile * args.k));
+  float* sums = static_cast<float*>(shared_scratch(sums_slot, 4 * args.m * tile));
+  if (a == nullptr || b == nullptr || sums == nullptr) return out_of_memory;
+  widen_codes(data<uint8_t>(args.a), args.m * args.k, a);
+  for (int64_t first = 0; first < args.n; first += tile) {
+    const int64_t count = min(tile, args.n - first);
+    widen_codes(data<uint8_t>(args.b) + first * args.k, count * args.k, b);
+    const gemm::Product product{a, b, sums, nullptr, args.m, count, args.k, args.k, args.k, count, false, true, false, false, 1, 0};
+    const int32_t status = gemm::multiply_bf16(product);
+    if (status != ok) return status;
+    if (args.c.dtype == f32) scale_sums<float>(args, sums, first, count);
+    else scale_sums<bf16>(args, sums, first, count);
+  }
+  return ok;
+}
+
+/* Products of few rows as those of any quantised weight, in one group a line. */
+int32_t multiply_few(const nt_matmul_scaled_args& args) {
+  nt_matmul_quantised_args lines{};
+  lines.x = args.a;
+  lines.codes = args.b;
+  lines.bias = args.bias;
+  lines.y = args.c;
+  lines.m = args.m;
+  lines.n = args.n;
+  lines.k = args.k;
+  lines.group_size = args.k;
+  const Scales scales{data<float>(args.b_scales), nullptr, nullptr, nullptr, 0};
+  return run<e4m3, E4m3Codes>(lines, scales, args.k, {data<float>(args.a_scales), args.ldc});
 }
 
 }  // namespace
@@ -168,6 +252,20 @@ NT_OP(matmul_quantised) {
   return dispatch_float(args.x.dtype, [&](auto tag) -> int32_t {
     if (status != ok || args.k <= 0 || !are_groups(args.group_size, args.k)) return bad_argument;
     if (args.m <= 0 || args.n <= 0) return args.m < 0 || args.n < 0 ? bad_argument : ok;
-    return run<typename decltype(tag)::type>(args, scales);
+    using T = typename decltype(tag)::type;
+    const int64_t num_bytes = row_bytes(args.format, args.k);
+    const Rows rows{nullptr, args.n};
+    return args.format == int8 ? run<T, Int8Codes>(args, scales, num_bytes, rows) : run<T, PackedCodes>(args, scales, num_bytes, rows);
   });
+}
+
+NT_OP(matmul_scaled) {
+  using namespace nt;
+  using namespace nt::quantised;
+  const auto is_float = [](const nt_tensor& t) { return t.data == nullptr || t.dtype == f32 || t.dtype == bf16_code; };
+  if (args.a.dtype != u8 || args.b.dtype != u8 || args.a_scales.dtype != f32 || args.b_scales.dtype != f32) return unsupported;
+  if (!is_float(args.c) || !is_float(args.bias)) return unsupported;
+  if (args.k <= 0 || args.m < 0 || args.n < 0) return bad_argument;
+  if (args.m == 0 || args.n == 0) return ok;
+  return args.m <= most_few_rows ? multiply_few(args) : multiply_widened(args);
 }

@@ -1,5 +1,5 @@
 /*
- * Rows to E4M3 codes with a scale each: weights and activations alike. Codes are made in f32, step by step as the operator table says,
+ * Rows to E4M3 codes with a scale each, and back: weights and activations alike. Codes are made in f32, step by step as the operator table says,
  * so that every backend makes the same ones.
  */
 #include "float8.h"
@@ -29,6 +29,20 @@ float quantise_row(const T* x, int64_t count, uint8_t* codes) {
   return is_zero ? 0.0f : scale;
 }
 
+template <class T>
+void dequantise_row(const uint8_t* codes, int64_t count, float scale, T* y) {
+  for_vectors(0, count, [&](int64_t i, auto lanes) NT_INLINE {
+    store_vec(y + i, broadcast(scale) * e4m3_values(load_codes(codes + i, lanes)), lanes);
+  });
+}
+
+template <class Body>
+void for_rows(int64_t num_rows, int64_t columns, const Body& body) {
+  parallel_for(num_rows, max<int64_t>(1, pointwise_grain / max<int64_t>(columns, 1)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) body(row);
+  });
+}
+
 }  // namespace
 }  // namespace nt
 
@@ -37,11 +51,20 @@ NT_OP(quantise_rows) {
   if (args.codes.dtype != u8 || args.scales.dtype != f32) return unsupported;
   return dispatch_float(args.x.dtype, [&](auto tag) {
     const auto* x = data<typename decltype(tag)::type>(args.x);
-    const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(args.width, 1));
-    parallel_for(args.num_rows, grain, [&](int64_t begin, int64_t end, int) {
-      for (int64_t row = begin; row < end; row++)
-        data<float>(args.scales)[row] =
-            quantise_row(x + row * args.x_row_stride, args.width, data<uint8_t>(args.codes) + row * args.width);
+    for_rows(args.num_rows, args.width, [&](int64_t row) {
+      data<float>(args.scales)[row] =
+          quantise_row(x + row * args.x_row_stride, args.width, data<uint8_t>(args.codes) + row * args.width);
+    });
+  });
+}
+
+NT_OP(dequantise_rows) {
+  using namespace nt;
+  if (args.codes.dtype != u8 || args.scales.dtype != f32) return unsupported;
+  return dispatch_float(args.y.dtype, [&](auto tag) {
+    auto* y = data<typename decltype(tag)::type>(args.y);
+    for_rows(args.num_rows, args.width, [&](int64_t row) {
+      dequantise_row(data<uint8_t>(args.codes) + row * args.width, args.width, data<float>(args.scales)[row], y + row * args.width);
     });
   });
 }

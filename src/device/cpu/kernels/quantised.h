@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "vector.h"
+#include "float8.h"
 
 namespace nt::quantised {
 
@@ -57,7 +57,7 @@ inline int32_t read_scales(const Args& args, Scales* scales) {
   return scales->plain != nullptr || is_double ? ok : bad_argument;
 }
 
-/* Decodes blocks of 32 codes: int8 in order, the packed formats as the 16 values at even places and then those at odd ones. */
+/* Decodes blocks of 32 codes: int8 and E4M3 in order, the packed formats as the 16 values at even places and then those at odd ones. */
 struct Int8Codes {
   static constexpr int64_t bytes = block;
   static constexpr bool is_split = false;
@@ -74,6 +74,16 @@ struct Int8Codes {
       for (int lane = 0; lane < width; lane++) out[i][lane] = static_cast<float>(static_cast<int8_t>(from[lane]));
 #endif
     });
+  }
+};
+
+struct E4m3Codes {
+  static constexpr int64_t bytes = block;
+  static constexpr bool is_split = false;
+  explicit E4m3Codes(const float*) {}
+
+  NT_INLINE void decode(const uint8_t* at, vec (&out)[vectors_per_block]) const {
+    unrolled<vectors_per_block>([&](auto i) NT_INLINE { out[i] = e4m3_values(load_codes(at + i * width)); });
   }
 };
 

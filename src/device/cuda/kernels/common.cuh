@@ -44,6 +44,10 @@ struct alignas(2) bf16 {
 struct alignas(2) f16 {
   uint16_t bits;
 };
+// float8.cuh knows its numbers.
+struct e4m3 {
+  uint8_t bits;
+};
 // Two neighbours; `low` is the first in memory.
 struct alignas(4) bf16x2 {
   uint32_t bits;

@@ -13,6 +13,8 @@ __device__ __forceinline__ float e4m3_value(uint8_t code) {
   return __uint_as_float(bits | sign);
 }
 
+__device__ __forceinline__ float to_float(e4m3 x) { return e4m3_value(x.bits); }
+
 __device__ __forceinline__ uint8_t e4m3_code(float x) {
 #if __CUDA_ARCH__ >= 890
   return static_cast<uint8_t>(e4m3x2_bits(x, 0.0f));

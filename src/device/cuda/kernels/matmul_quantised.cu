@@ -1,7 +1,8 @@
 // y = x w^T + bias for a few rows of x and a quantised weight (n, k), read from its codes: bound by reading them once.
 // A warp multiplies LINES lines of w with TOKENS rows of x. Every step takes 1024 columns, 32 to a lane, so that a lane reads 16 or 32
 // bytes of a line at once and meets one group's scale. The step's columns of x lie in shared memory as f32, 36 words for every 32: lanes that
-// read 16 bytes each then meet all banks. Each sum has one fixed order. T is the type of x, Out that of y.
+// read 16 bytes each then meet all banks. Each sum has one fixed order. T is the type of x, which may be e4m3 with a scale for each row; Out that of y.
+#include "float8.cuh"
 #include "quantised.cuh"
 
 constexpr int num_warps = 8;
@@ -16,11 +17,16 @@ struct FewRows {
   const void* bias;
   Out* y;
   Scales scales;
+  // Of the rows of x; null: 1.
+  const float* x_scales;
+  int64_t y_row_stride;
   int64_t m, n, k;
   int64_t group_size, groups_per_row;
   int32_t format;
   int32_t bias_is_bf16;
 };
+
+__device__ __forceinline__ bool is_packed(int format) { return format == format_nf4 || format == format_int4; }
 
 // The codes of a lane's columns; zero bytes beyond the end of the line.
 struct LaneCodes {
@@ -42,9 +48,13 @@ __device__ __forceinline__ LaneCodes load_codes(const uint8_t* line, int64_t off
 }
 
 __device__ __forceinline__ void decode(const LaneCodes& codes, int quad, int format, const float* values, float (&decoded)[4]) {
-  if (format == format_int8) {
+  if (!is_packed(format)) {
     const uint4& raw = codes.raw[quad >> 2];
     const uint32_t word = (quad & 3) == 0 ? raw.x : (quad & 3) == 1 ? raw.y : (quad & 3) == 2 ? raw.z : raw.w;
+    if (format == format_e4m3) {
+      e4m3_values(word, decoded);
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) decoded[i] = static_cast<float>(static_cast<int8_t>(word >> (8 * i) & 0xff));
     return;
@@ -65,8 +75,8 @@ extern "C" __global__ void __launch_bounds__(threads) matmul_quantised(const __g
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int64_t first_line = (blockIdx.x * int64_t(num_warps) + warp) * LINES;
   const int64_t first_row = blockIdx.y * int64_t(TOKENS);
-  const int lane_bytes = p.format == format_int8 ? 32 : 16;
-  const int64_t row_bytes = p.format == format_int8 ? p.k : (p.k + 1) / 2;
+  const int lane_bytes = is_packed(p.format) ? 16 : 32;
+  const int64_t row_bytes = is_packed(p.format) ? (p.k + 1) / 2 : p.k;
   const bool is_vector = row_bytes % 16 == 0 && is_aligned_16(p.codes);
   fill_values(values, p.format);
 
@@ -79,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(threads) matmul_quantised(const __g
     for (int i = 0; i < LINES; i++) {
       const int64_t line = first_line + i;
       const bool is_inside = line < p.n && column < p.k;
-      const int64_t offset = p.format == format_int8 ? column : column / 2;
+      const int64_t offset = is_packed(p.format) ? column / 2 : column;
       codes[i] = load_codes(p.codes + line * row_bytes, is_inside ? offset : row_bytes, row_bytes, lane_bytes, is_vector);
       scale[i] = is_inside ? scale_of(p.scales, line * p.groups_per_row + column / p.group_size) : 0.0f;
     }
@@ -121,7 +131,8 @@ extern "C" __global__ void __launch_bounds__(threads) matmul_quantised(const __g
       const int64_t line = first_line + i, row = first_row + t;
       if (lane != 0 || line >= p.n || row >= p.m) continue;
       const float shift = p.bias == nullptr ? 0.0f : load_any(p.bias, p.bias_is_bf16 != 0, line);
-      p.y[row * p.n + line] = from_float<Out>(sum + shift);
+      const float x_scale = p.x_scales == nullptr ? 1.0f : p.x_scales[row];
+      p.y[row * p.y_row_stride + line] = from_float<Out>(sum * x_scale + shift);
     }
   }
 }

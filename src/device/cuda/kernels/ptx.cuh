@@ -225,7 +225,7 @@ struct alignas(64) TileMap {
 };
 // For a matrix that is read once: the first to leave the second-level cache; and for one that many blocks read: the last.
 constexpr uint64_t evict_first = 0x12f0000000000000, evict_last = 0x14f0000000000000;
-// Starts a copy of the tile from row `row` and column 64 `box` on to shared memory, zeros for what lies outside; all the tile's bytes count for
+// Starts a copy of the tile from row `row` and box `box` of 128 bytes of each row on to shared memory, zeros for what lies outside; all the tile's bytes count for
 // `barrier`.
 __device__ __forceinline__ void copy_tile_async(SharedAddress target, const TileMap& map, int row, int box, uint64_t* barrier,
                                                 uint64_t policy) {
@@ -265,11 +265,11 @@ __device__ __forceinline__ float load_from_block(SharedAddress address, uint32_t
 
 // ---- tensor cores, by a group of four warps that starts at a multiple of four (Hopper alone) ----
 // d[4 j + i] of lane 4 g + t of warp w: row 16 w + g (i = 2, 3: eight on), column 8 j + 2 t (i = 1, 3: one on). Both factors lie in shared memory,
-// rows of 64 16-bit elements in the 128-byte swizzle, as copy_tile_async brings them.
+// rows of 128 bytes in the 128-byte swizzle, as copy_tile_async brings them.
 
 #if __CUDA_ARCH__ == 900
 
-// What products read of a factor: its address, eight rows 1,024 bytes apart, the 128-byte swizzle. 16 columns on: plus 2.
+// What products read of a factor: its address, eight rows 1,024 bytes apart, the 128-byte swizzle. 32 bytes of each row on: plus 2.
 __device__ __forceinline__ uint64_t factor(SharedAddress address) {
   return static_cast<uint64_t>((address & 0x3ffff) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
@@ -281,48 +281,48 @@ template <int pending>
 __device__ __forceinline__ void wait_for_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-// Starts d += a b^T: 64 rows of a, two columns of the result per element of d and lane group.
-__device__ __forceinline__ void multiply_add_group(float (&d)[4], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3}, "
-      "%4, %5, adds, 1, 1, 0, 0; }"
-      :
-      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "l"(a), "l"(b));
-}
-__device__ __forceinline__ void multiply_add_group(float (&d)[8], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7}, "
-      "%8, %9, adds, 1, 1, 0, 0; }"
-      :
-      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-      : "l"(a), "l"(b));
-}
-__device__ __forceinline__ void multiply_add_group(float (&d)[16], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-      "%16, %17, adds, 1, 1, 0, 0; }"
-      :
-      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-      "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-      : "l"(a), "l"(b));
-}
-__device__ __forceinline__ void multiply_add_group(float (&d)[32], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, adds, 1, 1, 0, 0; }"
-      :
-      "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-      "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-      "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-      "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "l"(a), "l"(b));
-}
+// Starts d += a b^T: 64 rows of a, two columns of the result per element of d and lane group; 16 columns of bf16, 32 of E4M3.
+#define GROUP_PRODUCTS(name, types, transposes)                                                                   \
+  __device__ __forceinline__ void name(float (&d)[4], uint64_t a, uint64_t b) {                                   \
+    asm volatile(                                                                                                 \
+        "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n8" types " "                 \
+        "{%0, %1, %2, %3}, "                                                                                      \
+        "%4, %5, adds, 1, 1" transposes "; }"                                                                     \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                          \
+        : "l"(a), "l"(b));                                                                                        \
+  }                                                                                                               \
+  __device__ __forceinline__ void name(float (&d)[8], uint64_t a, uint64_t b) {                                   \
+    asm volatile(                                                                                                 \
+        "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n16" types " "                \
+        "{%0, %1, %2, %3, %4, %5, %6, %7}, "                                                                      \
+        "%8, %9, adds, 1, 1" transposes "; }"                                                                     \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])          \
+        : "l"(a), "l"(b));                                                                                        \
+  }                                                                                                               \
+  __device__ __forceinline__ void name(float (&d)[16], uint64_t a, uint64_t b) {                                  \
+    asm volatile(                                                                                                 \
+        "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n32" types " "                \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "                                \
+        "%16, %17, adds, 1, 1" transposes "; }"                                                                   \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),         \
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])    \
+        : "l"(a), "l"(b));                                                                                        \
+  }                                                                                                               \
+  __device__ __forceinline__ void name(float (&d)[32], uint64_t a, uint64_t b) {                                  \
+    asm volatile(                                                                                                 \
+        "{ .reg .pred adds; setp.ne.b32 adds, 1, 0; wgmma.mma_async.sync.aligned.m64n64" types " "                \
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "   \
+        "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "                                                     \
+        "%32, %33, adds, 1, 1" transposes "; }"                                                                   \
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),         \
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),   \
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])  \
+        : "l"(a), "l"(b));                                                                                        \
+  }
+GROUP_PRODUCTS(multiply_add_group_bf16, "k16.f32.bf16.bf16", ", 0, 0")
+GROUP_PRODUCTS(multiply_add_group_e4m3, "k32.f32.e4m3.e4m3", "")
+#undef GROUP_PRODUCTS
 
 #endif
 

@@ -1,7 +1,9 @@
 // Quantised weights in memory: formats, values of the packed codes, and the scale of a group, as the operator table defines them.
 #pragma once
 
-constexpr int format_int8 = 0, format_nf4 = 1;
+constexpr int format_int8 = 0, format_nf4 = 1, format_int4 = 2;
+// Codes with a scale for each row of the weight and of what it is multiplied with: known to products alone.
+constexpr int format_e4m3 = 3;
 
 // Where the scale of a group stands: plain, or quantised itself.
 struct Scales {

@@ -1,4 +1,4 @@
-// y = x w^T for a few rows of x (m, k) and a bf16 weight w (n, k): bound by reading w once.
+// y = x w^T for a few rows of x (m, k) and a weight w (n, k), both bf16 or both codes of E4M3 with a scale for each row: bound by reading w once.
 // The tensor cores take the rows of w as the tall operand, so that up to TOKENS rows of x cost what one does.
 //
 // One block lives on every multiprocessor and fills most of its shared memory; as soon as it ends, one of the next such kernel takes its place. It
@@ -9,7 +9,8 @@
 //
 // Where the weight is known not to be what the previous kernels write, its first stages are read before those kernels have ended: the
 // memory works through the norms and the attention between two products, and through the starting and ending of kernels.
-// T is the type of y. For Hopper alone.
+// Sums of E4M3 are cut off by the tensor cores after some 14 bits: they are added up in f32 stage by stage.
+// T is the type of y, E that of x and w. For Hopper alone.
 #include "ptx.cuh"
 
 struct StreamedProduct {
@@ -17,9 +18,14 @@ struct StreamedProduct {
   TileMap x;
   T* y;
   int64_t y_row_stride;
+  // Of E4M3: what the sums are multiplied by, (n) and (m), and what is added to them, (n) or null.
+  const float* weight_scales;
+  const float* x_scales;
+  const void* bias;
+  int32_t bias_is_bf16;
   int32_t m;
   int32_t n;
-  // Boxes of 64 columns: of the matrices, of a block, and of a stage of the ring.
+  // Boxes of 128 bytes of each row: of the matrices, of a block, and of a stage of the ring.
   int32_t num_boxes;
   int32_t chunk_boxes;
   int32_t stage_boxes;
@@ -35,8 +41,9 @@ struct StreamedProduct {
 
 constexpr int num_multiplying = 128 * GROUPS;
 constexpr int num_threads = num_multiplying + 64;
-constexpr int box_columns = 64;
-constexpr int x_box_bytes = TOKENS * box_columns * 2;
+constexpr bool has_codes = sizeof(E) == 1;
+constexpr int box_row_bytes = 128;
+constexpr int x_box_bytes = TOKENS * box_row_bytes;
 constexpr int most_stages = 32;
 // Floats from token to token of the sums: eight rows of four lanes' tokens meet all banks.
 constexpr int sums_stride = 64 * GROUPS + 4;
@@ -102,42 +109,70 @@ __device__ __forceinline__ void stream_x(const StreamedProduct& args, const Shar
   }
 }
 
+// Starts the products of a stage.
+__device__ __forceinline__ void start_products(const StreamedProduct& args, const Share& share, SharedAddress own, SharedAddress start,
+                                               float (&sums)[TOKENS / 2]) {
+  begin_products();
+  for (int box = 0; box < args.stage_boxes; box++) {
+    const uint64_t a = factor(own + start + box * share.weight_box_bytes);
+    const uint64_t b = factor(share.stages + start + share.weight_stage_bytes + box * x_box_bytes);
+#pragma unroll
+    for (int part = 0; part < box_row_bytes / 32; part++) {
+      if constexpr (has_codes) multiply_add_group_e4m3(sums, a + 2 * part, b + 2 * part);
+      else multiply_add_group_bf16(sums, a + 2 * part, b + 2 * part);
+    }
+  }
+  commit_products();
+}
+
 // What the other warps do for a tile: sums of 64 rows of w and all rows of x. Rows beyond the tile's are others' bytes, and not stored.
 __device__ __forceinline__ void multiply(const StreamedProduct& args, const Share& share, Place& place, float (&sums)[TOKENS / 2]) {
-  const SharedAddress own = share.stages + (threadIdx.x >> 7) * (64 * box_columns * 2);
+  const SharedAddress own = share.stages + (threadIdx.x >> 7) * (64 * box_row_bytes);
   int previous = -1;
   for (int stage = 0; stage < share.num_stages; stage++) {
     const SharedAddress start = place.slot * share.stage_bytes;
     wait_for_phase(share.full_x + place.slot, place.parity);
     wait_for_phase(share.full_weight + place.slot, place.parity);
-    begin_products();
-    for (int box = 0; box < args.stage_boxes; box++) {
-      const uint64_t a = factor(own + start + box * share.weight_box_bytes);
-      const uint64_t b = factor(share.stages + start + share.weight_stage_bytes + box * x_box_bytes);
+    if constexpr (has_codes) {
+      float part[TOKENS / 2] = {};
+      start_products(args, share, own, start, part);
+      wait_for_products<0>();
+      if ((threadIdx.x & 127) == 0) arrive(share.empty + place.slot);
 #pragma unroll
-      for (int part = 0; part < box_columns / 16; part++) multiply_add_group(sums, a + 2 * part, b + 2 * part);
+      for (int i = 0; i < TOKENS / 2; i++) sums[i] += part[i];
+    } else {
+      start_products(args, share, own, start, sums);
+      wait_for_products<1>();
+      // The stage before is read.
+      if (previous >= 0 && (threadIdx.x & 127) == 0) arrive(share.empty + previous);
+      previous = place.slot;
     }
-    commit_products();
-    wait_for_products<1>();
-    // The stage before is read.
-    if (previous >= 0 && (threadIdx.x & 127) == 0) arrive(share.empty + previous);
-    previous = place.slot;
     place.advance(args.depth);
   }
-  wait_for_products<0>();
-  if (previous >= 0 && (threadIdx.x & 127) == 0) arrive(share.empty + previous);
+  if constexpr (!has_codes) {
+    wait_for_products<0>();
+    if (previous >= 0 && (threadIdx.x & 127) == 0) arrive(share.empty + previous);
+  }
 }
 
 // What element i of a lane's sums belongs to.
 __device__ __forceinline__ int row_of(int i) { return (threadIdx.x >> 5) * 16 + (i >> 1 & 1) * 8 + (threadIdx.x & 31) / 4; }
 __device__ __forceinline__ int token_of(int i) { return (i >> 2) * 8 + 2 * (threadIdx.x & 3) + (i & 1); }
 
+// Stores the result of row `row` of w and a row of x, after all earlier kernels.
+__device__ __forceinline__ void store_result(const StreamedProduct& args, int row, int token, float sum) {
+  if constexpr (has_codes) {
+    sum = sum * args.x_scales[token] * args.weight_scales[row];
+    if (args.bias != nullptr) sum += load_any(args.bias, args.bias_is_bf16 != 0, row);
+  }
+  args.y[token * args.y_row_stride + row] = from_float<T>(sum);
+}
+
 __device__ __forceinline__ void store_sums(const StreamedProduct& args, int first_row, const float (&sums)[TOKENS / 2]) {
 #pragma unroll
   for (int i = 0; i < TOKENS / 2; i++) {
     const int row = row_of(i), token = token_of(i);
-    if (row < args.tile_rows && first_row + row < args.n && token < args.m)
-      args.y[token * args.y_row_stride + first_row + row] = from_float<T>(sums[i]);
+    if (row < args.tile_rows && first_row + row < args.n && token < args.m) store_result(args, first_row + row, token, sums[i]);
   }
 }
 
@@ -153,14 +188,15 @@ __device__ __forceinline__ void store_part(const StreamedProduct& args, int firs
     float total = part[0];
 #pragma unroll
     for (int s = 1; s < most_splits; s++) total += part[s];
-    if (first_row + row < args.n) args.y[token * args.y_row_stride + first_row + row] = from_float<T>(total);
+    if (first_row + row < args.n) store_result(args, first_row + row, token, total);
   }
 }
 
 #endif
 
-// Grid: a block per multiprocessor; or a cluster per tile of rows, with as many blocks as chunks of columns.
-extern "C" __global__ void __launch_bounds__(num_threads, 1) streamed_product(const __grid_constant__ StreamedProduct args) {
+// Grid: a block per multiprocessor; or a cluster per tile of rows, with as many blocks as chunks of columns. Registers for two blocks: the
+// norms' blocks of 512 threads, which need half of all, find room beside one.
+extern "C" __global__ void __launch_bounds__(num_threads, 2) streamed_product(const __grid_constant__ StreamedProduct args) {
 #if __CUDA_ARCH__ == 900
   __shared__ uint64_t full_weight[most_stages], full_x[most_stages], empty[most_stages];
   __shared__ bool is_previous_done;
@@ -178,7 +214,7 @@ extern "C" __global__ void __launch_bounds__(num_threads, 1) streamed_product(co
   share.num_stages = (max(0, min(args.chunk_boxes, args.num_boxes - share.first_box)) + args.stage_boxes - 1) / args.stage_boxes;
   share.weight_box_bytes = (args.tile_rows + 7) / 8 * 1024;
   share.weight_stage_bytes = args.stage_boxes * share.weight_box_bytes;
-  share.weight_bytes = args.stage_boxes * args.tile_rows * (box_columns * 2);
+  share.weight_bytes = args.stage_boxes * args.tile_rows * box_row_bytes;
   share.x_bytes = args.stage_boxes * x_box_bytes;
   share.stage_bytes = share.weight_stage_bytes + share.x_bytes;
   if (threadIdx.x == num_multiplying) {
