@@ -227,6 +227,44 @@ describe("rows", () => {
       -100,
     ]);
   });
+  it("are shared by texts of a group that begin alike, up to the first target of any", () => {
+    const text = (tokens: number[], numPrompt: number) => ({
+      tokens: Int32Array.from(tokens),
+      isTrained: Uint8Array.from(tokens, (_, i) => Number(i >= numPrompt)),
+      numCutAnswer: 0,
+      numCutPrompt: 0,
+    });
+    const texts = [text([5, 6, 7, 8, 9], 3), text([5, 6], 2), text([5, 6, 7, 8], 3), text([5, 4], 1)];
+    const options = { layout: "packed", padId: 0, prefix: [3], roundTo: 4 } as const;
+    const groups = [
+      [0, 2],
+      [1, 3],
+    ];
+    const batch = layOut(texts, { ...options, groups });
+    // 3 5 6 | 7 8 9 | 7 8, then 3 | 5 6 | 5 4: text 3 learns the token after its first.
+    expect([...batch.tokens]).toEqual([3, 5, 6, 7, 8, 9, 7, 8, 3, 5, 6, 5, 4, 0, 0, 0]);
+    expect([...batch.positions]).toEqual([0, 1, 2, 3, 4, 5, 3, 4, 0, 1, 2, 1, 2, 0, 1, 2]);
+    const learnt = [...batch.targets.entries()].filter(([, target]) => target >= 0);
+    expect(learnt).toEqual([
+      [3, 8],
+      [4, 9],
+      [6, 8],
+      [11, 4],
+    ]);
+    expect(batch.texts).toEqual([
+      { begin: 3, end: 6 },
+      { begin: 9, end: 11 },
+      { begin: 6, end: 8 },
+      { begin: 11, end: 13 },
+    ]);
+    expect([...(batch.cuSeqLens ?? [])]).toEqual([0, 6, 11, 14, 17, 20]);
+    expect([...(batch.rowOfToken ?? [])]).toEqual(
+      [0, 1, 2, 3, 4, 5].concat([0, 1, 2, 6, 7], [8, 9, 10], [8, 11, 12], [13, 14, 15]),
+    );
+    const apart = layOut(texts, options);
+    expect([apart.tokens.length, apart.rowOfToken]).toEqual([20, undefined]);
+    expect(() => layOut(texts, { ...options, groups: [[0, 2], [1]] })).toThrow(/every text is in one group/);
+  });
   it("split off at least one example for validation, and leave one", () => {
     const { examples } = read(Array.from({ length: 10 }, (_, i) => ({ prompt: "p", completion: `c${i}` })));
     const split = splitTuningData(examples, { share: 0.3, seed: 1 });

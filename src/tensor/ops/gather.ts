@@ -26,10 +26,7 @@ export function rowIndex(context: Context, rows: Int32Array, numSources: number)
   const places = new Int32Array(rows.length);
   const next = starts.slice();
   for (const [place, row] of rows.entries()) places[next[row]++] = place;
-  const upload = (values: Int32Array): Tensor =>
-    context
-      .empty([values.length], "i32")
-      .setBytes(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  const upload = (values: Int32Array): Tensor => context.tensor(values, [values.length], "i32");
   return { rows: upload(rows), numSources, starts: upload(starts), places: upload(places) };
 }
 
