@@ -54,6 +54,7 @@ it("lends the algorithm of nearly as many rows to a product of the same shape", 
   nearby.add("1024 12288 4096 0100", 1024, small);
   expect(nearby.get("4085 12288 4096 0100", 4085)).toBe(large);
   expect(nearby.get("2049 12288 4096 0100", 2049)).toBe(large);
+  expect(nearby.get("2047 12288 4096 0100", 2047)).toBe(small);
   expect(nearby.get("2048 12288 4096 0100", 2048)).toBeUndefined();
   expect(nearby.get("8192 12288 4096 0100", 8192)).toBeUndefined();
   expect(nearby.get("4085 12288 4096 1100", 4085)).toBeUndefined();

@@ -60,22 +60,24 @@ function read(path: string): Map<string, TimedAlgorithm> {
 
 /**
  * Timed algorithms by their products' keys but for the number of rows, with which a key begins: what is best for 4,096 rows is good for 4,085,
- * which nobody times. Of several numbers of rows the largest stays.
+ * which nobody times. Of several numbers of rows that are near the largest counts.
  */
 export class NearbyAlgorithms {
-  readonly #largest = new Map<string, { numRows: number; bytes: Uint8Array<ArrayBuffer> }>();
+  readonly #byRows = new Map<string, Map<number, Uint8Array<ArrayBuffer>>>();
 
   add(key: string, numRows: number, bytes: Uint8Array<ArrayBuffer>): void {
     const rowless = rowlessKey(key);
-    const known = this.#largest.get(rowless);
-    if (known === undefined || known.numRows < numRows) this.#largest.set(rowless, { numRows, bytes });
+    const known = this.#byRows.get(rowless);
+    if (known === undefined) this.#byRows.set(rowless, new Map([[numRows, bytes]]));
+    else known.set(numRows, bytes);
   }
 
   /** Of less than twice as many rows and more than half as many. */
   get(key: string, numRows: number): Uint8Array<ArrayBuffer> | undefined {
-    const known = this.#largest.get(rowlessKey(key));
-    const isNear = known !== undefined && 2 * numRows > known.numRows && numRows < 2 * known.numRows;
-    return isNear ? known.bytes : undefined;
+    const known = this.#byRows.get(rowlessKey(key));
+    if (known === undefined) return undefined;
+    const near = [...known.keys()].filter((other) => 2 * numRows > other && numRows < 2 * other);
+    return near.length === 0 ? undefined : known.get(Math.max(...near));
   }
 }
 

@@ -40,6 +40,8 @@ export interface PreferenceStepParts {
 export class PreferenceStep implements StepRunner {
   readonly #context: Context;
   readonly #parts: PreferenceStepParts;
+  /** Passes and numbers of rows, as powers of two, that the device has timed products at. */
+  readonly #timed = new Set<string>();
   /** Of the last step. */
   measures: PreferenceMeasures | undefined;
 
@@ -55,7 +57,7 @@ export class PreferenceStep implements StepRunner {
     for (const [microBatch, batch] of microBatches.entries()) {
       if (adapter !== undefined)
         adapter.dropoutBits = { seed: options.seed * 2 ** 24 + options.step, microBatch };
-      this.#accumulate(batch, { numItems, totals });
+      this.#withTuning("training", batch, () => this.#accumulate(batch, { numItems, totals }));
     }
     if (adapter !== undefined) adapter.dropoutBits = undefined;
     optimizer.step(this.#context, options);
@@ -68,22 +70,37 @@ export class PreferenceStep implements StepRunner {
   /** Loss and accuracy without an update. */
   measure(batches: Iterable<HostBatch>): PreferenceMeasures {
     const totals = emptyTotals();
-    for (const batch of batches) {
-      this.#context.scope(() => {
-        const { losses, reference } = this.#scores(batch);
-        this.#factors(batch, { losses: rowLosses(batch, losses), reference, numItems: 1, totals });
-      });
-    }
+    const add = (batch: HostBatch): void => {
+      const { losses, reference } = this.#scores(batch);
+      this.#factors(batch, { losses: rowLosses(batch, losses), reference, numItems: 1, totals });
+    };
+    for (const batch of batches)
+      this.#withTuning("scoring", batch, () => this.#context.scope(() => add(batch)));
     return measuresOf(totals);
   }
 
   /** Log-probability of each text under the weights with the adapter off. */
   referenceOf(batch: HostBatch): Float64Array {
+    return this.#withTuning("scoring", batch, () => this.#referenceOf(batch));
+  }
+
+  #referenceOf(batch: HostBatch): Float64Array {
     const { decoder } = this.#parts;
     const base = batch.base ?? batch;
     return this.#context.scope(() =>
       decoder.withAdapter(undefined, () => sumTexts(rowsOf(base), rowLosses(base, this.#tokenLosses(base)))),
     );
+  }
+
+  /**
+   * Runs `body` with products timed at the first batch of about so many rows. Hardly two batches have the same number: others take the
+   * algorithms of those nearby, instead of waiting for timings whenever their rows happen to be whole tiles.
+   */
+  #withTuning<Result>(pass: "training" | "scoring", { tokens }: HostBatch, body: () => Result): Result {
+    const size = `${pass} ${Math.floor(Math.log2(tokens.length))}`;
+    const isTimed = this.#timed.has(size);
+    this.#timed.add(size);
+    return this.#context.withTuning(isTimed ? "none" : "all", body);
   }
 
   #accumulate(batch: HostBatch, { numItems, totals }: { numItems: number; totals: Totals }): void {
@@ -104,7 +121,7 @@ export class PreferenceStep implements StepRunner {
   }
 
   #scores(batch: HostBatch, tape?: Tape): { losses: Tensor; reference: Float64Array } {
-    const reference = rowsOf(batch).reference ?? this.referenceOf(batch);
+    const reference = rowsOf(batch).reference ?? this.#referenceOf(batch);
     return { losses: this.#context.withTape(tape, () => this.#tokenLosses(batch)), reference };
   }
 
