@@ -3,27 +3,50 @@
  * 1 MiB: into one buffer (what the page cache gives) and into an array of the file's size (new memory, as a model's is). Also the largest
  * resident set beside the weights.
  *
- *   node bench/load-model.ts [--layers 12] [--width 2048]
+ * Then weights mapped against weights read, with the tensors in the order of published files (by name): until the model is there, until the first
+ * token of a prompt of eight, tokens a second, and the memory of one process and of two at once, with the file in the page cache or not.
  *
- * Needs twice the model's size on the disk of TMPDIR and twice in memory. One line is one process.
+ *   node bench/load-model.ts [--layers 12] [--width 2048] [--only load|map] [--runs 3]
+ *
+ * Needs three times the model's size on the disk of TMPDIR and twice in memory. One line is one process, or the two that run at once.
  */
-import { spawnSync } from "node:child_process";
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { fileURLToPath } from "node:url";
 import { formatBytes } from "../src/base/index.ts";
-import { megatronConfig, openCheckpoint, writeNemo } from "../src/checkpoint/index.ts";
+import {
+  megatronConfig,
+  openCheckpoint,
+  openSafetensors,
+  tensorPieces,
+  writeNemo,
+  writeSafetensors,
+} from "../src/checkpoint/index.ts";
 import { openDevice } from "../src/device/index.ts";
+import { createEngine, parseSampling } from "../src/infer/index.ts";
 import {
   checkDecoderConfig,
   Decoder,
   loadCheckpointModel,
+  mapCheckpointWeights,
   modelPreset,
   saveModelFolder,
 } from "../src/models/index.ts";
 import { Context } from "../src/tensor/index.ts";
+import { plainTokenizer } from "../test/plain-tokenizer.ts";
 
 const { values } = parseArgs({
   options: {
@@ -33,6 +56,10 @@ const { values } = parseArgs({
     read: { type: "string" },
     new: { type: "boolean", default: false },
     dtype: { type: "string", default: "bf16" },
+    run: { type: "string" },
+    mmap: { type: "boolean", default: false },
+    only: { type: "string" },
+    runs: { type: "string", default: "3" },
   },
 });
 
@@ -65,6 +92,157 @@ function read(path: string, isNew: boolean): void {
   }
   report({ seconds: (performance.now() - startMs) / 1000, weightBytes: size, besideBytes: 0 });
   closeSync(descriptor);
+}
+
+/** Bytes of this process by the system's count: resident, its share of what others have too, and what is in no file, which only swap could take. */
+function memoryOfProcess(): { residentBytes: number; shareBytes: number; anonymousBytes: number } {
+  const text = readFileSync("/proc/self/smaps_rollup", "utf8");
+  const bytesOf = (name: string): number =>
+    1024 * Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1]);
+  return {
+    residentBytes: bytesOf("Rss"),
+    shareBytes: bytesOf("Pss"),
+    anonymousBytes: bytesOf("Anonymous"),
+  };
+}
+
+const numTokens = 24;
+
+/** Opens the model and generates; tells its times, and its memory once a line comes: others may run by then. */
+async function run(path: string, isMapped: boolean): Promise<void> {
+  using device = await openDevice({ kind: "cpu" });
+  const context = new Context(device);
+  const startMs = performance.now();
+  const since = (ms: number): number => (performance.now() - ms) / 1000;
+  const decoder = await (async () => {
+    using checkpoint = await openCheckpoint(path);
+    using mapped = isMapped ? mapCheckpointWeights(context, checkpoint, "bf16") : undefined;
+    return loadCheckpointModel(context, checkpoint, { dtype: "bf16", mapped });
+  })();
+  const readySeconds = since(startMs);
+  {
+    await using engine = createEngine(context, decoder, {
+      tokenizer: plainTokenizer(decoder.config.vocabSize),
+      endTokens: [],
+      cacheTokens: 256,
+      release: () => decoder.dispose(),
+    });
+    const prompt = [1, 2, 3, 4, 5, 6, 7, 8];
+    const sampling = parseSampling({ temperature: 0, maxTokens: numTokens });
+    const times: number[] = [];
+    for await (const event of engine.generate({ prompt, sampling }))
+      if (event.type === "token") times.push(performance.now());
+    const firstSeconds = (times[0] - startMs) / 1000;
+    const gaps = times.slice(1).map((time, i) => time - times[i]);
+    const tokensPerSecond = 1000 / gaps.toSorted((a, b) => a - b)[Math.floor(gaps.length / 2)];
+    report({ readySeconds, firstSeconds, tokensPerSecond });
+    await new Promise((resolve) => process.stdin.once("data", resolve));
+    report(memoryOfProcess());
+    await new Promise((resolve) => process.stdin.once("data", resolve));
+  }
+  process.stdin.destroy();
+}
+
+type RunTimes = Record<"readySeconds" | "firstSeconds" | "tokensPerSecond", number>;
+type RunMemory = ReturnType<typeof memoryOfProcess>;
+
+/** A process of `run`, asked line by line. */
+class RunningModel {
+  readonly #child;
+  readonly #lines: AsyncIterator<string>;
+
+  constructor(path: string, isMapped: boolean) {
+    const args = [fileURLToPath(import.meta.url), "--run", path, ...(isMapped ? ["--mmap"] : [])];
+    this.#child = spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit"] });
+    this.#lines = linesOf(this.#child.stdout);
+  }
+
+  async times(): Promise<RunTimes> {
+    return JSON.parse(await this.#next()) as RunTimes;
+  }
+
+  async memory(): Promise<RunMemory> {
+    this.#child.stdin.write("memory\n");
+    return JSON.parse(await this.#next()) as RunMemory;
+  }
+
+  async end(): Promise<void> {
+    this.#child.stdin.write("end\n");
+    await new Promise((resolve) => this.#child.once("exit", resolve));
+  }
+
+  async #next(): Promise<string> {
+    const { value, done } = await this.#lines.next();
+    if (done === true) throw new Error("the process ended early");
+    return value;
+  }
+}
+
+async function* linesOf(stream: NodeJS.ReadableStream): AsyncGenerator<string> {
+  let rest = "";
+  for await (const chunk of stream) {
+    const lines = (rest + chunk.toString()).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+}
+
+/** A folder with the same model, its tensors by name as `transformers` writes them. */
+function writeByName(from: string, to: string): void {
+  mkdirSync(to);
+  copyFileSync(join(from, "config.json"), join(to, "config.json"));
+  using source = openSafetensors(join(from, "model.safetensors"));
+  const headers = [...source.names()].toSorted().map((name) => ({ name, ...source.info(name) }));
+  writeSafetensors(join(to, "model.safetensors"), headers, {
+    metadata: { format: "pt" },
+    dataOf: (name) => tensorPieces(source, name),
+  });
+}
+
+/** Takes a file out of the page cache (GNU dd asks for it). */
+function evict(file: string): void {
+  const asks = ["oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"];
+  const { status, stderr } = spawnSync("dd", [`of=${file}`, ...asks], { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+}
+
+/** Mapped and read, by turns: others share the machine. Medians of the times. */
+async function compareMapped(folder: string): Promise<void> {
+  const file = join(folder, "model.safetensors");
+  const median = (numbers: number[]): number =>
+    numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
+  for (const isCold of [false, true]) {
+    const found = new Map<boolean, { times: RunTimes; memory: RunMemory }[]>([
+      [true, []],
+      [false, []],
+    ]);
+    for (let round = 0; round < Number(values.runs); round++) {
+      for (const [isMapped, runs] of found) {
+        if (isCold) evict(file);
+        const model = new RunningModel(folder, isMapped);
+        runs.push({ times: await model.times(), memory: await model.memory() });
+        await model.end();
+      }
+    }
+    for (const [isMapped, runs] of found) {
+      const of = (name: keyof RunTimes): string => median(runs.map(({ times }) => times[name])).toFixed(2);
+      console.log(
+        `${isMapped ? "mapped" : "read  "} ${isCold ? "from the disk " : "from the cache"}  ready ${of("readySeconds")} s, first token ${of("firstSeconds")} s, ` +
+          `${of("tokensPerSecond")} tokens/s   ${memoryText(runs[0].memory)}`,
+      );
+    }
+  }
+  for (const isMapped of [true, false]) {
+    const models = [new RunningModel(folder, isMapped), new RunningModel(folder, isMapped)];
+    await Promise.all(models.map((model) => model.times()));
+    for (const model of models)
+      console.log(`${isMapped ? "mapped" : "read  "}, one of two   ${memoryText(await model.memory())}`);
+    for (const model of models) await model.end();
+  }
+}
+
+function memoryText({ residentBytes, shareBytes, anonymousBytes }: RunMemory): string {
+  return `resident ${formatBytes(residentBytes)}, its share ${formatBytes(shareBytes)}, anonymous ${formatBytes(anonymousBytes)}`;
 }
 
 interface Measured {
@@ -109,36 +287,46 @@ async function main(): Promise<void> {
       saveModelFolder(decoder, join(folder, "hf"));
       using checkpoint = await openCheckpoint(join(folder, "hf"));
       const { weights } = checkpoint;
-      writeNemo(join(folder, "model.nemo"), { config: megatronConfig(checkpoint.config), weights });
+      if (values.only !== "map")
+        writeNemo(join(folder, "model.nemo"), { config: megatronConfig(checkpoint.config), weights });
     }
-    const file = join(folder, "hf", "model.safetensors");
-    const limit = measure("--read", file);
-    const rate = ({ weightBytes, seconds }: Measured): number => weightBytes / seconds / 1e9;
-    console.log(`model of ${formatBytes(limit.weightBytes)} in bf16`);
-    const line = (label: string, bytesPerSecond: number, more = ""): void =>
-      console.log(
-        `${label.padEnd(34)} ${bytesPerSecond.toFixed(2).padStart(6)} GB/s of the file  ${((100 * bytesPerSecond) / rate(limit)).toFixed(0).padStart(4)} %   ${more}`,
-      );
-    line("plain reads into one buffer", rate(limit));
-    line("plain reads into new memory", rate(measure("--read", file, "--new")));
-    for (const [label, path, dtype] of [
-      ["safetensors, bf16 as bf16", "hf", "bf16"],
-      [".nemo, bf16 as bf16", "model.nemo", "bf16"],
-      ["safetensors, bf16 as f32", "hf", "f32"],
-    ]) {
-      const measured = measure("--load", join(folder, path), "--dtype", dtype);
-      const ofFile = limit.weightBytes / measured.seconds / 1e9;
-      line(
-        label,
-        ofFile,
-        `${measured.seconds.toFixed(2)} s, ${formatBytes(measured.besideBytes)} beside the weights`,
-      );
+    if (values.only !== "map") compareReads(folder);
+    if (values.only !== "load") {
+      writeByName(join(folder, "hf"), join(folder, "by-name"));
+      await compareMapped(join(folder, "by-name"));
     }
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
+function compareReads(folder: string): void {
+  const file = join(folder, "hf", "model.safetensors");
+  const limit = measure("--read", file);
+  const rate = ({ weightBytes, seconds }: Measured): number => weightBytes / seconds / 1e9;
+  console.log(`model of ${formatBytes(limit.weightBytes)} in bf16`);
+  const line = (label: string, bytesPerSecond: number, more = ""): void =>
+    console.log(
+      `${label.padEnd(34)} ${bytesPerSecond.toFixed(2).padStart(6)} GB/s of the file  ${((100 * bytesPerSecond) / rate(limit)).toFixed(0).padStart(4)} %   ${more}`,
+    );
+  line("plain reads into one buffer", rate(limit));
+  line("plain reads into new memory", rate(measure("--read", file, "--new")));
+  for (const [label, path, dtype] of [
+    ["safetensors, bf16 as bf16", "hf", "bf16"],
+    [".nemo, bf16 as bf16", "model.nemo", "bf16"],
+    ["safetensors, bf16 as f32", "hf", "f32"],
+  ]) {
+    const measured = measure("--load", join(folder, path), "--dtype", dtype);
+    const ofFile = limit.weightBytes / measured.seconds / 1e9;
+    line(
+      label,
+      ofFile,
+      `${measured.seconds.toFixed(2)} s, ${formatBytes(measured.besideBytes)} beside the weights`,
+    );
+  }
+}
+
 if (values.load !== undefined) await load(values.load, values.dtype === "f32" ? "f32" : "bf16");
+else if (values.run !== undefined) await run(values.run, values.mmap);
 else if (values.read !== undefined) read(values.read, values.new);
 else await main();

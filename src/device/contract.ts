@@ -60,6 +60,8 @@ export interface MemoryStatistics {
   /** Bytes held from the system, free lists included. */
   reservedBytes: number;
   peakReservedBytes: number;
+  /** Bytes of files that buffers show (`mapFile`); not among the others: the system takes them back as it likes. */
+  mappedBytes?: number;
   /** What the device has in all, and could still give, where that is known. */
   totalBytes?: number;
   freeBytes?: number;
@@ -70,6 +72,13 @@ export interface MemoryStatistics {
  * rows), all that come, or none.
  */
 export type Tuning = "repeated" | "all" | "none";
+
+/** Bytes of a buffer. Tensors satisfy it. */
+export interface BufferRange {
+  readonly buffer: DeviceBuffer;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
 
 /** A range of a file and its place on the device. */
 export interface FileTransfer extends FileRange {
@@ -94,6 +103,14 @@ export interface Device extends Disposable {
    * could not be read whole, or because it is as fast. Absent where it always is.
    */
   uploadFiles?(transfers: readonly FileTransfer[]): FileTransfer[];
+  /**
+   * A range of an open file as a buffer that can be read and not written: operators, uploads and copies to it throw DeviceError. Its bytes
+   * are read when they are first used; the descriptor may be closed. The start is aligned as in the file. Gives undefined where the system
+   * refuses or the file is shorter; absent where the device has memory of its own.
+   */
+  mapFile?(range: FileRange): DeviceBuffer | undefined;
+  /** Has the system read parts of mapped buffers ahead of their first use, in this order; returns at once. */
+  fetchMapped?(parts: readonly BufferRange[]): void;
   /** Waits for queued work and fills `into`. */
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void;
   /** Queues a copy from the device without waiting. */

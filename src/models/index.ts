@@ -36,6 +36,7 @@ export type {
   TrainingMemory,
   TrainingMemoryOptions,
 } from "./common/memory.ts";
+export type { MappedWeights } from "./common/mapping.ts";
 export type { LoadOptions } from "./registry.ts";
 export {
   checkModelConfig,
@@ -44,6 +45,7 @@ export {
   loadModelFolder,
   loadModelWeights,
   loadWeights,
+  mapCheckpointWeights,
   modelFamily,
   modelPreset,
   modelPresetNames,

@@ -14,6 +14,8 @@ import type { DecoderOptions } from "./common/decoder.ts";
 import type { ModelFamily } from "./common/family.ts";
 import { writeModelFolder } from "./common/folder.ts";
 import { readWeights } from "./common/load.ts";
+import { mapWeights } from "./common/mapping.ts";
+import type { MappedWeights } from "./common/mapping.ts";
 import { matchTensors } from "./common/match.ts";
 import { gpt2 } from "./gpt2/index.ts";
 import { llama, mistral, qwen2 } from "./llama/index.ts";
@@ -97,7 +99,7 @@ export function modelTensors(config: DecoderConfig, source: TensorSource): Map<s
   return new Map([...matched].map(([stored, { name }]) => [name, stored]));
 }
 
-/** Fills a decoder's weights from a source under Hugging Face's names, which stays open. Throws CheckpointError. */
+/** Fills a decoder's weights from a source under Hugging Face's names, which stays open. Throws CheckpointError, ConfigError where they can only be read. */
 export function loadWeights(context: Context, decoder: Decoder, source: TensorSource): void {
   readWeights(context, { family: modelFamily(decoder.config), decoder, source });
 }
@@ -108,10 +110,13 @@ export function loadModelWeights(context: Context, decoder: Decoder, folder: str
   loadWeights(context, decoder, source);
 }
 
-/** How a model for inference is held; a dtype alone says that and nothing more. */
-export type LoadOptions = FloatDtype | Pick<DecoderOptions, "dtype" | "quantise">;
+/** How a model for inference is held. */
+type HeldAs = Pick<DecoderOptions, "dtype" | "quantise">;
 
-function decoderOptions(options: LoadOptions): Pick<DecoderOptions, "dtype" | "quantise"> {
+/** A dtype alone says that and nothing more. */
+export type LoadOptions = FloatDtype | HeldAs;
+
+function decoderOptions<Options extends HeldAs>(options: FloatDtype | Options): HeldAs | Options {
   return typeof options === "string" ? { dtype: options } : options;
 }
 
@@ -127,15 +132,41 @@ export function checkpointConfig({ config, path }: Pick<ModelCheckpoint, "config
   );
 }
 
-/** A model for inference out of an open checkpoint of any format. Throws ConfigError, CheckpointError, OutOfMemoryError. */
-export function loadCheckpointModel(
+/**
+ * The weights of an open checkpoint that a model for inference can use where they lie, as memory that is read when it is first used: to be
+ * given to `loadCheckpointModel`, and disposed once that is done. None on a device with memory of its own. Throws ConfigError, CheckpointError.
+ */
+export function mapCheckpointWeights(
   context: Context,
   checkpoint: Pick<ModelCheckpoint, "config" | "weights" | "path">,
   options: LoadOptions,
+): MappedWeights {
+  const config = checkpointConfig(checkpoint);
+  const { dtype, quantise } = decoderOptions(options);
+  return mapWeights(context, {
+    family: modelFamily(config),
+    config,
+    source: checkpoint.weights,
+    dtype,
+    quantise,
+  });
+}
+
+/**
+ * A model for inference out of an open checkpoint of any format; with `mapped`, of the same checkpoint, its weights can only be read. Throws
+ * ConfigError, CheckpointError, OutOfMemoryError.
+ */
+export function loadCheckpointModel(
+  context: Context,
+  checkpoint: Pick<ModelCheckpoint, "config" | "weights" | "path">,
+  options: FloatDtype | (HeldAs & { mapped?: MappedWeights | undefined }),
 ): Decoder {
-  const decoder = new Decoder(context, checkpointConfig(checkpoint), decoderOptions(options));
+  const config = checkpointConfig(checkpoint);
+  const mapped = typeof options === "string" ? undefined : options.mapped;
+  const decoder = new Decoder(context, config, decoderOptions(options));
   try {
-    loadWeights(context, decoder, checkpoint.weights);
+    readWeights(context, { family: modelFamily(config), decoder, source: checkpoint.weights, mapped });
+    mapped?.fetchAhead(context);
     return decoder;
   } catch (error) {
     decoder.dispose();

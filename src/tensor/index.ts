@@ -39,5 +39,6 @@ export type { NormResult, NormWeights } from "./ops/norm.ts";
 export { stackRows } from "./ops/stack.ts";
 export { quantisedBytes, QuantisedWeight } from "./quantised.ts";
 export type { QuantisedOptions } from "./quantised.ts";
+export { StackedWeight } from "./stacked.ts";
 export { arenaLayout, ParameterStore } from "./parameterStore.ts";
 export type { Initializer, ParameterArena, ParameterSpec, ParameterStoreOptions } from "./parameterStore.ts";

@@ -1,6 +1,6 @@
 /**
  * All parameters of a model, laid out in a few flat arenas: one for each combination of decayed or not and trained or frozen. An
- * optimizer then updates an arena with one call, and the global norm is one pass over one.
+ * optimizer then updates an arena with one call, and the global norm is one pass over one. What is frozen may lie elsewhere instead.
  *
  * Each parameter starts at a multiple of 256 bytes; the gaps are zero in parameters and gradients alike.
  */
@@ -26,6 +26,8 @@ export interface ParameterStoreOptions {
   dtype: FloatDtype;
   /** dtype of the gradients; absent for a model that is not trained. */
   gradientDtype?: FloatDtype | undefined;
+  /** Values of parameters that lie in no arena, by name, in the dtype: the store takes handles of its own. Only without gradients. */
+  elsewhere?: ReadonlyMap<string, Tensor> | undefined;
 }
 
 /** A flat run of parameters that are treated alike. */
@@ -48,15 +50,27 @@ export class ParameterStore implements Disposable {
   readonly #byName: ReadonlyMap<string, Parameter>;
 
   constructor(device: Device, specs: readonly ParameterSpec[], options: ParameterStoreOptions) {
+    const { dtype, gradientDtype, elsewhere = new Map<string, Tensor>() } = options;
+    invariant(elsewhere.size === 0 || gradientDtype === undefined, "what is trained lies in arenas");
     this.#specs = specs;
     const groups = new Map<string, ParameterSpec[]>();
     for (const spec of specs) {
+      if (elsewhere.has(spec.name)) continue;
       const key = `${spec.decays} ${spec.isFrozen ?? false}`;
       groups.set(key, [...(groups.get(key) ?? []), spec]);
     }
     this.arenas = [...groups.values()].map((group) => makeArena(device, group, options));
+    const others = specs.flatMap(({ name, shape, decays }) => {
+      const values = elsewhere.get(name);
+      if (values === undefined) return [];
+      const { storage, byteOffset } = values;
+      return [new Parameter(storage.retain(), { name, shape, dtype, byteOffset, decays })];
+    });
     this.#byName = new Map(
-      this.arenas.flatMap((arena) => arena.parameters.map((parameter) => [parameter.name, parameter])),
+      [...this.arenas.flatMap((arena) => arena.parameters), ...others].map((parameter) => [
+        parameter.name,
+        parameter,
+      ]),
     );
     invariant(this.#byName.size === specs.length, "parameter names are unique");
   }

@@ -4,9 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { EngineFailedError, RequestError } from "../../src/base/index.ts";
+import { openEngine } from "../../src/app/api/openEngine.ts";
+import { EngineFailedError, OutOfMemoryError, RequestError, setLogSink } from "../../src/base/index.ts";
+import { openDevice } from "../../src/device/index.ts";
 import { load } from "../../src/index.ts";
 import { parseSampling, ThreadedEngine } from "../../src/infer/index.ts";
+import { readModelFolderConfig, weightBytes } from "../../src/models/index.ts";
 import { smallConfig, writeModel } from "./model-folders.ts";
 import { runCli } from "./run-cli.ts";
 
@@ -44,6 +47,42 @@ describe("load", () => {
       await expect(model.generate("x", { adapter: "none" })).rejects.toThrow("adapters are not available");
     }
     expect(texts[1]).toBe(texts[0]);
+  });
+
+  it("gives the same with weights mapped, as by default, and read", async () => {
+    const answers: unknown[] = [];
+    for (const mmap of [undefined, true, false]) {
+      await using model = await load(folder, { ...settings, thread: "caller", mmap });
+      const { text, tokens } = await model.generate("Once", {
+        maxTokens: 16,
+        temperature: 0,
+        numLogprobs: 3,
+      });
+      answers.push({ text, tokens });
+    }
+    expect(answers[1]).toEqual(answers[0]);
+    expect(answers[2]).toEqual(answers[0]);
+  });
+
+  it("opens a model that memory has no room for where its weights are mapped, with a warning", async () => {
+    using on = await openDevice({ kind: "cpu" });
+    const memory = on.memory();
+    const freeBytes = weightBytes(readModelFolderConfig(folder), "f32") / 2;
+    Object.defineProperty(on, "memory", { value: () => ({ ...memory, freeBytes }) });
+    const messages: string[] = [];
+    const sink = setLogSink((level, message) => messages.push(`${level}: ${message}`));
+    try {
+      const engine = { model: folder, on, precision: "f32", cacheTokens: 256 } as const;
+      await expect(openEngine({ ...engine, mmap: false })).rejects.toThrow(OutOfMemoryError);
+      expect(messages).toEqual([]);
+      await using open = await openEngine(engine);
+      expect(open.engine.info.device).toBe(on.description);
+      expect(messages).toEqual([
+        expect.stringMatching(/^warning: expected .* of memory for the weights of .*, got /),
+      ]);
+    } finally {
+      setLogSink(sink);
+    }
   });
 
   it("answers in Nemotron's format where the model has no chat template", async () => {

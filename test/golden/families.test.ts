@@ -7,14 +7,17 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { decodeValues, invariant } from "../../src/base/index.ts";
 import type { FloatDtype } from "../../src/base/index.ts";
-import { openSafetensors } from "../../src/checkpoint/index.ts";
+import { openCheckpoint, openSafetensors } from "../../src/checkpoint/index.ts";
 import type { TensorSource } from "../../src/checkpoint/index.ts";
+import { openDevice } from "../../src/device/index.ts";
 import type { Device } from "../../src/device/index.ts";
 import { createEngine, parseSampling } from "../../src/infer/index.ts";
 import {
   Decoder,
+  loadCheckpointModel,
   loadModelFolder,
   loadModelWeights,
+  mapCheckpointWeights,
   modelFamily,
   parseModelConfig,
 } from "../../src/models/index.ts";
@@ -55,7 +58,12 @@ interface Model {
 
 async function withModel(
   device: Device,
-  { name, dtype, isTrained = false }: { name: string; dtype: FloatDtype; isTrained?: boolean },
+  {
+    name,
+    dtype,
+    isTrained = false,
+    isMapped = false,
+  }: { name: string; dtype: FloatDtype; isTrained?: boolean; isMapped?: boolean },
   body: (model: Model) => void | Promise<void>,
 ): Promise<void> {
   const liveBytes = device.memory().liveBytes;
@@ -68,11 +76,21 @@ async function withModel(
           dtype,
           gradientDtype: "f32",
         })
-      : loadModelFolder(context, folder, dtype);
+      : isMapped
+        ? await openMapped(context, folder, dtype)
+        : loadModelFolder(context, folder, dtype);
     if (isTrained) loadModelWeights(context, decoder, folder);
     await body({ context, decoder, golden });
   }
   expect(device.memory().liveBytes).toBe(liveBytes);
+}
+
+/** With all matrices that lie in the file as the model has them left there. */
+async function openMapped(context: Context, folder: string, dtype: FloatDtype): Promise<Decoder> {
+  using checkpoint = await openCheckpoint(folder);
+  using mapped = mapCheckpointWeights(context, checkpoint, dtype);
+  expect(mapped.byteLength).toBeGreaterThan(0);
+  return loadCheckpointModel(context, checkpoint, { dtype, mapped });
 }
 
 function sequencesOf({ context, golden }: Model) {
@@ -86,6 +104,23 @@ function sequencesOf({ context, golden }: Model) {
 function logitsOf(model: Model): Float64Array {
   const { context, decoder } = model;
   return context.scope(() => decoder.logits(context, decoder.forward(context, sequencesOf(model))).toArray());
+}
+
+/** Greedy, through the engine's cache. */
+async function continuationOf({ context, decoder, golden }: Model): Promise<number[]> {
+  await using engine = createEngine(context, decoder, {
+    tokenizer: plainTokenizer(decoder.config.vocabSize),
+    endTokens: [],
+    blockSize: 16,
+    cacheTokens: 96,
+    maxStepRows: 3,
+  });
+  const prompt = [...values(golden, "prompt")];
+  const sampling = parseSampling({ temperature: 0, maxTokens: 64 });
+  const tokens: number[] = [];
+  for await (const event of engine.generate({ prompt, sampling }))
+    if (event.type === "token") tokens.push(event.token);
+  return tokens;
 }
 
 // The fixtures are float32: what remains is the rounding of two float32 computations.
@@ -148,20 +183,18 @@ describe.each(["reference", "cpu", "cuda"] as const)("families on %s against tra
 
   it.for(cases)("%s: 64 greedy tokens", async (name, test) => {
     using device = await openOrSkip(kind, test);
-    await withModel(device, { name, dtype: "f32" }, async ({ context, decoder, golden }) => {
-      await using engine = createEngine(context, decoder, {
-        tokenizer: plainTokenizer(decoder.config.vocabSize),
-        endTokens: [],
-        blockSize: 16,
-        cacheTokens: 96,
-        maxStepRows: 3,
-      });
-      const prompt = [...values(golden, "prompt")];
-      const sampling = parseSampling({ temperature: 0, maxTokens: 64 });
-      const tokens: number[] = [];
-      for await (const event of engine.generate({ prompt, sampling }))
-        if (event.type === "token") tokens.push(event.token);
-      expect(tokens).toEqual([...values(golden, "continuation")]);
+    await withModel(device, { name, dtype: "f32" }, async (model) => {
+      expect(await continuationOf(model)).toEqual([...values(model.golden, "continuation")]);
+    });
+  });
+});
+
+describe("families with mapped weights on the CPU against transformers", () => {
+  it.for(cases)("%s: logits, and 64 greedy tokens", async (name) => {
+    using device = await openDevice({ kind: "cpu" });
+    await withModel(device, { name, dtype: "f32", isMapped: true }, async (model) => {
+      expect(relativeError(logitsOf(model), values(model.golden, "logits"))).toBeLessThan(tolerance);
+      expect(await continuationOf(model)).toEqual([...values(model.golden, "continuation")]);
     });
   });
 });

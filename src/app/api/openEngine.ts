@@ -24,6 +24,11 @@ export interface EngineSettings {
   quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
+  /**
+   * On the CPU: takes weights from where their files have them, without a copy. The files must stay as they are while the model is open.
+   * Default true.
+   */
+  mmap?: boolean | undefined;
   /** A tuned adapter that everything goes through: its folder, or a tuning run. */
   adapter?: string | undefined;
   /** Longest prompt and answer together; by default the model's. */
@@ -76,7 +81,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
   };
   try {
     const context = new Context(device);
-    const model = await openModel(context, settings.model, settings);
+    const model = await openModel(context, settings.model, { ...settings, mmap: settings.mmap ?? true });
     let adapter: Adapter | undefined;
     let adapters: StackedAdapters | undefined;
     try {
@@ -143,9 +148,11 @@ function adapterRoom(
 function affordableTokens(device: Device, decoder: Decoder, settings: EngineSettings): number {
   const { maxSequences = 256, blockSize = defaultBlockSize } = settings;
   const maxContext = Math.min(settings.maxContext ?? Infinity, decoder.config.maxPositions);
-  const { freeBytes = 2 ** 30 } = device.memory();
+  const { freeBytes = 2 ** 30, mappedBytes = 0 } = device.memory();
+  // The system counts files that lie in memory as free: taking their place would have the weights read anew at every step.
+  const cpuBytes = Math.max(0, freeBytes - mappedBytes);
   const cacheBytes =
-    device.kind === "cuda" ? cacheShare * freeBytes : Math.min(mostCpuCacheBytes, cpuCacheShare * freeBytes);
+    device.kind === "cuda" ? cacheShare * freeBytes : Math.min(mostCpuCacheBytes, cpuCacheShare * cpuBytes);
   const affordable = Math.floor(cacheBytes / cacheBytesPerToken(decoder.config, decoder.dtype));
   const wanted = maxSequences * maxContext;
   const onePlace = Math.ceil(maxContext / blockSize) * blockSize;

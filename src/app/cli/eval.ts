@@ -7,6 +7,7 @@ import {
   collect,
   deviceOption,
   jsonOption,
+  mmapOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -66,6 +67,7 @@ export function registerEval(program: Command): void {
     .option("--run-code", "let HumanEval and MBPP run the code that the model writes")
     .addOption(quantiseOption())
     .addOption(precisionOption())
+    .addOption(mmapOption())
     .addOption(deviceOption())
     .addOption(threadsOption())
     .addOption(jsonOption())

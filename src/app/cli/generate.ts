@@ -6,6 +6,7 @@ import {
   collect,
   deviceOption,
   jsonOption,
+  mmapOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -46,6 +47,7 @@ export function registerGenerate(program: Command): void {
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
     .addOption(quantiseOption())
     .addOption(precisionOption())
+    .addOption(mmapOption())
     .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .addOption(deviceOption())
     .addOption(threadsOption())

@@ -17,6 +17,11 @@ export function precisionOption(): Option {
   ).choices(["f32", "bf16"]);
 }
 
+/** `--no-mmap`: weights into memory of the process's own. */
+export function mmapOption(): Option {
+  return new Option("--no-mmap", "on the CPU: read the weights into memory instead of mapping their files");
+}
+
 /** `--adapter`: what a tuning made, put on the model. */
 export function adapterOption(): Option {
   return new Option("--adapter <folder>", "a tuned adapter to put on: its folder or a tuning run");

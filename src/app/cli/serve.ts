@@ -6,6 +6,7 @@ import {
   byteCount,
   collect,
   deviceOption,
+  mmapOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -69,6 +70,7 @@ export function registerServe(program: Command): void {
     .option("--max-adapters <count>", "adapters that may be loaded at once", wholeNumber(0))
     .option("--max-adapter-rank <rank>", "highest rank of an adapter", wholeNumber(1), 16)
     .addOption(precisionOption())
+    .addOption(mmapOption())
     .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")
     .option("--no-playground", "serve no page at /")
     .option("--log-prompts", "put prompts into the log")

@@ -31,6 +31,7 @@ export interface GenerateCliOptions {
   stop?: string[];
   count: number;
   precision?: "f32" | "bf16";
+  mmap: boolean;
   quantise?: QuantisedFormat;
   tokenizer?: string;
   device: "auto" | "cpu" | "cuda" | "reference";
@@ -86,6 +87,7 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     threads: options.threads,
     precision: options.precision,
     quantise: options.quantise,
+    mmap: options.mmap,
     tokenizer: options.tokenizer,
     adapter: options.adapter,
     maxSequences: Math.min(requests.length, 256),

@@ -8,6 +8,7 @@ import {
   note,
   OutOfMemoryError,
   readJson,
+  warn,
 } from "../../base/index.ts";
 import {
   findCachedModel,
@@ -19,7 +20,12 @@ import {
 } from "../../checkpoint/index.ts";
 import type { ModelCheckpoint, TensorSource } from "../../checkpoint/index.ts";
 import type { Device } from "../../device/index.ts";
-import { checkpointConfig, loadCheckpointModel, servingMemory } from "../../models/index.ts";
+import {
+  checkpointConfig,
+  loadCheckpointModel,
+  mapCheckpointWeights,
+  servingMemory,
+} from "../../models/index.ts";
 import type { Decoder, DecoderConfig } from "../../models/index.ts";
 import type { Context, QuantisedFormat } from "../../tensor/index.ts";
 import { loadTokenizer } from "../../text/index.ts";
@@ -48,6 +54,8 @@ export interface OpenModelOptions {
   quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
+  /** Takes weights from where their files have them, without a copy, where device and format can. They can only be read. Default false. */
+  mmap?: boolean | undefined;
 }
 
 /**
@@ -113,7 +121,7 @@ function pulledModel(name: string): string | undefined {
 export async function openModel(
   context: Context,
   path: string,
-  { precision, quantise, tokenizer: tokenizerPath }: OpenModelOptions = {},
+  { precision, quantise, tokenizer: tokenizerPath, mmap = false }: OpenModelOptions = {},
 ): Promise<OpenModel> {
   using checkpoint = await openCheckpoint(findModel(path));
   const files = tokenizerFolder(checkpoint, tokenizerPath);
@@ -122,11 +130,14 @@ export async function openModel(
     const config = checkpointConfig(checkpoint);
     const dtype = precision ?? storedPrecision(checkpoint);
     expectVocabulary(config, tokenizer, path);
-    expectRoom(context.device, config, { dtype, quantise, path });
     if (config.positionLimit !== undefined)
       note(`${path}: up to ${config.maxPositions} tokens, because ${config.positionLimit}`);
-    const weights = showingProgress(checkpoint.weights);
-    const decoder = loadCheckpointModel(context, { ...checkpoint, weights }, { dtype, quantise });
+    const source = { ...checkpoint, weights: showingProgress(checkpoint.weights) };
+    using mapped = mmap ? mapCheckpointWeights(context, source, { dtype, quantise }) : undefined;
+    const mappedBytes = mapped?.byteLength ?? 0;
+    expectRoom(context.device, config, { dtype, quantise, path, mappedBytes });
+    const decoder = loadCheckpointModel(context, source, { dtype, quantise, mapped });
+    if (mappedBytes >= quickBytes) noteMapped(path, { mappedBytes, weights: checkpoint.weights });
     const dispose = (): void => {
       decoder.dispose();
       files[Symbol.dispose]();
@@ -143,19 +154,32 @@ function storedPrecision({ weights }: ModelCheckpoint): "f32" | "bf16" {
   return "f32";
 }
 
-/** Before anything is allocated: a machine without the room would swap, or end the process without a word. */
+/**
+ * Before anything is allocated: a machine without the room would swap, or end the process without a word. Mapped weights need none, and
+ * are read again and again where there is none.
+ */
 function expectRoom(
   device: Device,
   config: DecoderConfig,
-  { dtype, quantise, path }: { dtype: "f32" | "bf16"; quantise: QuantisedFormat | undefined; path: string },
+  {
+    dtype,
+    quantise,
+    path,
+    mappedBytes,
+  }: { dtype: "f32" | "bf16"; quantise: QuantisedFormat | undefined; path: string; mappedBytes: number },
 ): void {
   const { freeBytes, reservedBytes, liveBytes } = device.memory();
   if (freeBytes === undefined) return;
-  const [neededBytes, availableBytes] = [
-    servingMemory(config, dtype, 0, quantise),
-    freeBytes + reservedBytes - liveBytes,
-  ];
-  if (neededBytes <= availableBytes) return;
+  const weightBytes = servingMemory(config, dtype, 0, quantise);
+  const [neededBytes, availableBytes] = [weightBytes - mappedBytes, freeBytes + reservedBytes - liveBytes];
+  if (neededBytes <= availableBytes) {
+    if (weightBytes > availableBytes) {
+      warn(
+        `expected ${formatBytes(weightBytes)} of memory for the weights of ${path}, got ${formatBytes(availableBytes)}: they are read from the disk as they are needed, over and over, which is slow`,
+      );
+    }
+    return;
+  }
   throw new OutOfMemoryError(
     "model",
     `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${quantise ?? dtype}, got ${formatBytes(availableBytes)}`,
@@ -174,9 +198,24 @@ function expectRoom(
 /** Models that are there in a second or two need no bar. */
 const quickBytes = 1 << 30;
 
+/** What the model's memory is: other tools count the one as cache and the other as the process's own. */
+function noteMapped(
+  path: string,
+  { mappedBytes, weights }: { mappedBytes: number; weights: TensorSource },
+): void {
+  const readBytes = storedBytes(weights) - mappedBytes;
+  note(
+    `${path}: ${formatBytes(mappedBytes)} of weights mapped from ${weights.path}, ${formatBytes(readBytes)} read`,
+  );
+}
+
+function storedBytes(weights: TensorSource): number {
+  return [...weights.names()].reduce((total, name) => total + weights.info(name).byteLength, 0);
+}
+
 /** The weights, with a bar that moves as they are read. */
 function showingProgress(weights: TensorSource): TensorSource {
-  const totalBytes = [...weights.names()].reduce((total, name) => total + weights.info(name).byteLength, 0);
+  const totalBytes = storedBytes(weights);
   if (totalBytes < quickBytes) return weights;
   const progress = new ProgressLine();
   let doneBytes = 0;

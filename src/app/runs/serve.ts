@@ -39,6 +39,7 @@ export interface ServeCliOptions {
   maxContext?: number;
   cacheTokens?: number;
   precision?: "f32" | "bf16";
+  mmap: boolean;
   tokenizer?: string;
   quantise?: QuantisedFormat;
   adapter?: string[];
@@ -61,10 +62,10 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
     const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
-    const { maxAdapters, maxAdapterRank, tokenizer } = options;
+    const { maxAdapters, maxAdapterRank, tokenizer, mmap } = options;
     const loading = { ...chosen, maxAdapters, maxAdapterRank };
     const size = { maxSequences, maxContext, cacheTokens };
-    const settings = { model, ...size, ...loading, precision, quantise, tokenizer, device, threads };
+    const settings = { model, ...size, ...loading, precision, quantise, mmap, tokenizer, device, threads };
     const onCrash = (error: unknown): void =>
       note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);
     const opened = engines.use(await openThreadedEngine(settings, onCrash));

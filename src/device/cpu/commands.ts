@@ -8,7 +8,11 @@ import { opNames, ops, type OpName, type OpSpec } from "../ops.ts";
 
 interface OpLayout {
   readonly index: number;
-  readonly tensors: readonly { readonly name: string; readonly isOptional: boolean }[];
+  readonly tensors: readonly {
+    readonly name: string;
+    readonly isOptional: boolean;
+    readonly isWritten: boolean;
+  }[];
   readonly integers: readonly string[];
   readonly floats: readonly string[];
   readonly numSlots: number;
@@ -19,6 +23,7 @@ function layoutOf(name: OpName, index: number): OpLayout {
   const tensors = Object.entries(spec.tensors).map(([tensor, access]) => ({
     name: tensor,
     isOptional: access.endsWith("?"),
+    isWritten: !access.startsWith("read"),
   }));
   const numSlots = 2 * tensors.length + spec.integers.length + spec.floats.length;
   return { index, tensors, integers: spec.integers, floats: spec.floats, numSlots };
@@ -38,8 +43,8 @@ export function opIndex(name: OpName): number {
 
 /** An operator's arguments by name, as the packer sees them. */
 export type PackedArguments = Readonly<Record<string, TensorArgument | number | undefined>>;
-/** Gives the address of a tensor's first element, checking that it may be used. */
-export type AddressOf = (tensor: TensorArgument) => number;
+/** Gives the address of a tensor's first element, checking that it may be used, and written where it is. */
+export type AddressOf = (tensor: TensorArgument, isWritten: boolean) => number;
 
 /** Writes commands one after another, into memory of fixed size or of its own that grows. */
 export class CommandWriter {
@@ -81,7 +86,7 @@ export class CommandWriter {
     for (let i = 0; i < tensors.length; i++) {
       const tensor = args[tensors[i].name];
       if (typeof tensor === "object") {
-        putInteger(words, slot, addressOf(tensor));
+        putInteger(words, slot, addressOf(tensor, tensors[i].isWritten));
         putInteger(words, slot + 1, dtypes[tensor.dtype].code);
       } else {
         if (!tensors[i].isOptional || tensor !== undefined) {

@@ -11,8 +11,10 @@ import {
   OutOfMemoryError,
   UnsupportedOpError,
   type Dtype,
+  type FileRange,
 } from "../../base/index.ts";
 import type {
+  BufferRange,
   Device,
   DeviceBuffer,
   DeviceGraph,
@@ -25,6 +27,7 @@ import { viewMemory } from "../ffi.ts";
 import type { OpName } from "../ops.ts";
 import { MemoryPool, PooledBuffer, type Block } from "../pool.ts";
 import { CommandWriter, largestCommandBytes, opIndex, type PackedArguments } from "./commands.ts";
+import { MappedBuffer } from "./mappedBuffer.ts";
 import type { NativeKernels } from "./native.ts";
 import { probeArguments, probeBytes } from "./support.ts";
 
@@ -43,8 +46,11 @@ export class CpuDevice implements Device {
   readonly #writer: CommandWriter;
   #recording: CommandWriter | undefined;
   readonly #supported = new Map<string, boolean>();
-  readonly #addressOf = (tensor: TensorArgument): number =>
-    this.#blockOf(tensor.buffer, tensor.byteOffset, 0).address + tensor.byteOffset;
+  readonly #addressOf = (tensor: TensorArgument, isWritten: boolean): number => {
+    if (isWritten) this.#assertWritable(tensor.buffer);
+    return this.#blockOf(tensor.buffer, tensor.byteOffset, 0).address + tensor.byteOffset;
+  };
+  #mappedBytes = 0;
   #isDisposed = false;
 
   constructor(kernels: NativeKernels, numThreads: number) {
@@ -93,7 +99,27 @@ export class CpuDevice implements Device {
 
   upload(target: DeviceBuffer, byteOffset: number, bytes: Uint8Array): void {
     this.#assertNotRecording("an upload");
+    this.#assertWritable(target);
     this.#bytesOf(target, byteOffset, bytes.byteLength).set(bytes);
+  }
+
+  mapFile(range: FileRange): DeviceBuffer | undefined {
+    this.#assertOpen();
+    const onUnmap = (byteLength: number): void => {
+      this.#mappedBytes -= byteLength;
+    };
+    const buffer = MappedBuffer.open(this, this.kernels, { range, onUnmap });
+    if (buffer !== undefined) this.#mappedBytes += buffer.byteLength;
+    return buffer;
+  }
+
+  fetchMapped(parts: readonly BufferRange[]): void {
+    this.#assertOpen();
+    const ranges = parts.flatMap(({ buffer, byteOffset, byteLength }) => {
+      const { address } = this.#blockOf(buffer, byteOffset, byteLength);
+      return buffer instanceof MappedBuffer ? [BigInt(address + byteOffset), BigInt(byteLength)] : [];
+    });
+    if (ranges.length > 0) this.kernels.fetch(new BigInt64Array(ranges), ranges.length / 2);
   }
 
   download(source: DeviceBuffer, byteOffset: number, into: Uint8Array): void {
@@ -116,6 +142,7 @@ export class CpuDevice implements Device {
   ): void {
     this.#assertOpen();
     const from = this.#blockOf(source, sourceOffset, byteLength).address + sourceOffset;
+    this.#assertWritable(target);
     const to = this.#blockOf(target, targetOffset, byteLength).address + targetOffset;
     if (this.#recording !== undefined) {
       this.#recording.writeCopy(to, from, byteLength);
@@ -152,6 +179,7 @@ export class CpuDevice implements Device {
     this.#assertOpen();
     return {
       ...this.#pool.statistics(),
+      mappedBytes: this.#mappedBytes,
       totalBytes: systemMemoryBytes(),
       freeBytes: process.availableMemory(),
     };
@@ -202,13 +230,24 @@ export class CpuDevice implements Device {
   }
 
   #blockOf(buffer: DeviceBuffer, byteOffset: number, byteLength: number): Block {
-    invariant(buffer instanceof PooledBuffer && buffer.device === this, "a buffer of another device");
+    invariant(
+      (buffer instanceof PooledBuffer || buffer instanceof MappedBuffer) && buffer.device === this,
+      "a buffer of another device",
+    );
     const { block } = buffer;
     if (byteOffset < 0 || byteOffset + byteLength > buffer.byteLength) {
       const range = `${byteOffset} to ${byteOffset + byteLength}`;
       invariant(false, `bytes ${range} of a buffer of ${buffer.byteLength}`);
     }
     return block;
+  }
+
+  /** The system would end the process at the first byte. */
+  #assertWritable(buffer: DeviceBuffer): void {
+    if (!(buffer instanceof MappedBuffer)) return;
+    throw new DeviceError("cpu", "expected a buffer that can be written, got one that shows a file", {
+      hint: "open the model without mapping it",
+    });
   }
 
   #bytesOf(buffer: DeviceBuffer, byteOffset: number, byteLength: number): Uint8Array {

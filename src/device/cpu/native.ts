@@ -15,6 +15,12 @@ export interface NativeKernels {
   readonly allocate: NativeFunction<number>;
   /** (address) */
   readonly free: NativeFunction<number>;
+  /** (descriptor, position, bytes) -> address of read-only memory; 0 where the file cannot be mapped. */
+  readonly map: NativeFunction<number>;
+  /** (pairs of address and bytes of mappings, their number): begins to read what of them is not in memory. */
+  readonly fetch: NativeFunction<number>;
+  /** (address, bytes) as `map` gave and was given them. */
+  readonly unmap: NativeFunction<number>;
   /** (program address, numCommands, numThreads) -> 0 or status + 256 * index of the failing command. */
   readonly execute: NativeFunction<number>;
   /** (op index) -> 0 or 1. */
@@ -44,6 +50,9 @@ export async function loadKernels(level: CpuLevel): Promise<NativeKernels> {
     level,
     allocate: library.define("nt_alloc", "address", ["int64"]),
     free: library.define("nt_free", "void", ["address"]),
+    map: library.define("nt_map", "address", ["int32", "int64", "int64"]),
+    fetch: library.define("nt_fetch", "void", ["pointer", "int64"]),
+    unmap: library.define("nt_unmap", "void", ["address", "int64"]),
     execute: library.define("nt_execute", "int64", ["address", "int64", "int32"]),
     hasOp: library.define("nt_has_op", "int32", ["int32"]),
   };

@@ -13,7 +13,7 @@ import {
   Storage,
   Tensor,
 } from "../../tensor/index.ts";
-import type { Context, LowRankUpdate, ParameterSpec } from "../../tensor/index.ts";
+import type { Context, LowRankUpdate, ParameterSpec, StackedWeight } from "../../tensor/index.ts";
 import { dtypeBytes } from "../../base/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
@@ -141,8 +141,7 @@ export class DoraAdapter extends Adapter {
       const weight = denseWeight(weights, "dora");
       const { numOutputs, numInputs, outputStart, rank, rankStart, scale } = module;
       const changed = context.empty([numOutputs, numInputs], weight.dtype);
-      const rows = weight.at(outputStart * numInputs);
-      context.device.run("convert", { x: rows, y: changed, numElements: changed.numElements });
+      copyRows(context, weight, { begin: outputStart, y: changed });
       matmulInto(
         context,
         {
@@ -223,4 +222,18 @@ function addBias(context: Context, y: Tensor, bias: Tensor): void {
     alpha: 1,
     beta: 1,
   });
+}
+
+/** y (F, C) = rows of the weight from `begin` on. */
+function copyRows(
+  context: Context,
+  weight: Tensor | StackedWeight,
+  { begin, y }: { begin: number; y: Tensor },
+): void {
+  const end = begin + y.numRows;
+  let element = 0;
+  for (using rows of weight instanceof Tensor ? [weight.rows(begin, end)] : weight.runs(begin, end)) {
+    context.device.run("convert", { x: rows, y: y.at(element), numElements: rows.numElements });
+    element += rows.numElements;
+  }
 }

@@ -6,8 +6,8 @@
  * one dropout of their input.
  */
 import { ConfigError, invariant } from "../../base/index.ts";
-import { dropout, lowRankLinear, ParameterStore } from "../../tensor/index.ts";
-import type { Context, LowRankPart, ParameterSpec, Tensor } from "../../tensor/index.ts";
+import { dropout, lowRankLinear, ParameterStore, StackedWeight, Tensor } from "../../tensor/index.ts";
+import type { Context, LowRankPart, ParameterSpec } from "../../tensor/index.ts";
 import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
 import type { Decoder } from "../common/decoder.ts";
 import { Adapter } from "./adapter.ts";
@@ -179,9 +179,9 @@ export class LoraAdapter extends Adapter {
   }
 }
 
-/** The dense weight of a projection, for what needs its numbers. Throws ConfigError where it is quantised. */
-export function denseWeight({ weight }: ProjectionWeights, method: string): Tensor {
-  if ("numElements" in weight) return weight;
+/** The dense weight of a projection, for what needs its numbers: whole, or to be asked for rows. Throws ConfigError where it is quantised. */
+export function denseWeight({ weight }: ProjectionWeights, method: string): Tensor | StackedWeight {
+  if (weight instanceof Tensor || weight instanceof StackedWeight) return weight;
   invariant(weight.shape.length === 2, "a weight is a matrix");
   throw new ConfigError("adapter", `expected a base in f32 or bf16 for ${method}, got a quantised one`, {
     hint: "load the base without quantisation, or use lora",

@@ -15,8 +15,8 @@ import type { LoraModule } from "./lora.ts";
 import type { TargetModule } from "./targets.ts";
 
 /**
- * Writes the adapter into the decoder's weights, which then need it no more. Throws ConfigError for methods that cannot, and for
- * quantised weights, which would lose most of it to their rounding.
+ * Writes the adapter into the decoder's weights, which then need it no more. Throws ConfigError for methods that cannot, for quantised
+ * weights, which would lose most of it to their rounding, and for mapped ones, which can only be read.
  */
 export function mergeAdapter(context: Context, decoder: Decoder, adapter: Adapter): void {
   const [quantised] = decoder.quantised.values();
@@ -24,6 +24,7 @@ export function mergeAdapter(context: Context, decoder: Decoder, adapter: Adapte
     throw new ConfigError("adapter", `expected weights in floats to merge into, got ${quantised.format}`, {
       hint: "open the model without quantising it, merge, and quantise the result",
     });
+  decoder.expectWritable();
   const weightOf = ({ place, outputStart, numOutputs }: TargetModule): Tensor =>
     decoder.parameters.get(layerNames(place.layer)[place.site]).rows(outputStart, outputStart + numOutputs);
   if (adapter instanceof LoraAdapter || adapter instanceof DoraAdapter) {

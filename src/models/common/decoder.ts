@@ -4,7 +4,7 @@
  *
  * Two ways through: `forward` over whole (packed) sequences, on a tape when training, and `step` over a paged cache.
  */
-import { invariant } from "../../base/index.ts";
+import { ConfigError, invariant } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
 import {
   activation,
@@ -21,6 +21,7 @@ import {
   recomputed,
   rotaryTable,
   selfAttention,
+  StackedWeight,
   tokenLosses,
 } from "../../tensor/index.ts";
 import type {
@@ -37,6 +38,7 @@ import type {
   TokenLossOptions,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
+import type { MappedWeights } from "./mapping.ts";
 import { Projection, projectionSites } from "./projection.ts";
 import type {
   DecoderAdapter,
@@ -90,6 +92,8 @@ export interface DecoderOptions {
   gradientDtype?: FloatDtype | undefined;
   /** Holds the blocks' matrices in 8 or 4 bits, frozen. Embedding, head, norms and biases keep `dtype`. */
   quantise?: QuantisedFormat | undefined;
+  /** Weights that lie in files, in `dtype`: the decoder takes handles of its own. For inference only. */
+  mapped?: MappedWeights | undefined;
 }
 
 export interface ForwardOptions {
@@ -129,18 +133,34 @@ export class Decoder implements Disposable {
   readonly parameters: ParameterStore;
   /** Matrices that are quantised, by their names; empty for a model in floats. */
   readonly quantised: ReadonlyMap<string, QuantisedWeight>;
+  /** Matrices whose rows lie in several places of a file, by their names, which `parameters` lacks. */
+  readonly stacked: ReadonlyMap<string, StackedWeight>;
   readonly rotary: RotaryTable | undefined;
+  readonly #isMapped: boolean;
   readonly #layers: readonly LayerWeights[];
   readonly #finalNorm: NormWeights;
   #embeddingAdapter: EmbeddingAdapter | undefined;
   #adapter: DecoderAdapter | undefined;
 
   /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
-  constructor(context: Context, config: DecoderConfig, { dtype, gradientDtype, quantise }: DecoderOptions) {
+  constructor(
+    context: Context,
+    config: DecoderConfig,
+    { dtype, gradientDtype, quantise, mapped }: DecoderOptions,
+  ) {
     this.config = config;
     this.dtype = dtype;
     const { dense, quantised } = splitSpecs(config, quantise);
-    this.parameters = new ParameterStore(context.device, dense, { dtype, gradientDtype });
+    const stacked = mapped?.stacked ?? new Map<string, readonly Tensor[]>();
+    this.parameters = new ParameterStore(
+      context.device,
+      dense.filter(({ name }) => !stacked.has(name)),
+      { dtype, gradientDtype, elsewhere: mapped?.whole },
+    );
+    this.stacked = new Map(
+      [...stacked].map(([name, parts]) => [name, new StackedWeight(parts.map((part) => part.alias()))]),
+    );
+    this.#isMapped = mapped !== undefined && mapped.byteLength > 0;
     this.quantised = new Map(
       quantised.map(({ name, shape, format }) => [
         name,
@@ -169,7 +189,10 @@ export class Decoder implements Disposable {
       new Projection(
         { layer, site },
         {
-          weight: this.quantised.get(names[site]) ?? this.parameters.get(names[site]),
+          weight:
+            this.quantised.get(names[site]) ??
+            this.stacked.get(names[site]) ??
+            this.parameters.get(names[site]),
           bias: this.parameters.find(names[`${site}Bias`]),
         },
       );
@@ -182,6 +205,18 @@ export class Decoder implements Disposable {
       down: projection("down"),
       adapters: {},
     };
+  }
+
+  /** Throws ConfigError where some of the weights can only be read. */
+  expectWritable(): void {
+    if (!this.#isMapped) return;
+    throw new ConfigError(
+      "model",
+      "expected weights in memory, which can be changed, got some that a file shows",
+      {
+        hint: "open the model without mapping it",
+      },
+    );
   }
 
   /** The adapter that `attach` put on, which stays its maker's to dispose. */
@@ -377,6 +412,7 @@ export class Decoder implements Disposable {
   dispose(): void {
     this.parameters.dispose();
     for (const weight of this.quantised.values()) weight.dispose();
+    for (const weight of this.stacked.values()) weight.dispose();
     this.rotary?.cosSin.dispose();
   }
 

@@ -3,6 +3,7 @@ import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { dtypeBytes, invariant, makeFolder, withFileErrors, writeText } from "../../base/index.ts";
 import { singleFileName, transposeBytes, writeSafetensors } from "../../checkpoint/index.ts";
+import { StackedWeight } from "../../tensor/index.ts";
 import type { Tensor } from "../../tensor/index.ts";
 import { configText } from "./configText.ts";
 import type { Decoder } from "./decoder.ts";
@@ -37,7 +38,7 @@ function writeWeights(decoder: Decoder, slices: readonly WeightSlice[], path: st
   const dtype = decoder.dtype;
   const byName = new Map(slices.map((slice) => [slice.name, slice]));
   const headers = slices.map(({ name, parameter, numRows, isTransposed }) => {
-    const rowShape = decoder.parameters.get(parameter).shape.slice(1);
+    const rowShape = weightOf(decoder, parameter).shape.slice(1);
     const shape = [numRows, ...rowShape];
     return { name, dtype, shape: isTransposed === true ? shape.toReversed() : shape };
   });
@@ -46,14 +47,22 @@ function writeWeights(decoder: Decoder, slices: readonly WeightSlice[], path: st
     *dataOf(name) {
       const slice = byName.get(name);
       invariant(slice !== undefined, `weight ${name}`);
-      using tensor = sliceOf(decoder, slice);
-      yield slice.isTransposed === true ? transposed(tensor) : tensor.toBytes();
+      for (using tensor of runsOf(decoder, slice))
+        yield slice.isTransposed === true ? transposed(tensor) : tensor.toBytes();
     },
   });
 }
 
-function sliceOf(decoder: Decoder, { parameter, rowStart, numRows }: WeightSlice): Tensor {
-  return decoder.parameters.get(parameter).rows(rowStart, rowStart + numRows);
+function weightOf({ parameters, stacked }: Decoder, name: string): Tensor | StackedWeight {
+  return stacked.get(name) ?? parameters.get(name);
+}
+
+/** The rows of a slice, in one piece but where they lie in several places. */
+function* runsOf(decoder: Decoder, { parameter, rowStart, numRows }: WeightSlice): Generator<Tensor> {
+  const weight = weightOf(decoder, parameter);
+  const end = rowStart + numRows;
+  if (weight instanceof StackedWeight) yield* weight.runs(rowStart, end);
+  else yield weight.rows(rowStart, end);
 }
 
 function transposed(tensor: Tensor): Uint8Array {

@@ -9,21 +9,30 @@ import type { TensorSource } from "../../checkpoint/index.ts";
 import type { Context, Tensor } from "../../tensor/index.ts";
 import type { Decoder } from "./decoder.ts";
 import type { ModelFamily, WeightSlice } from "./family.ts";
+import type { MappedWeights } from "./mapping.ts";
 import { isFloat, matchTensors } from "./match.ts";
 
 /** Elements converted at a time: long enough for a GPU, short enough for the cache of a core. */
 const pieceElements = 1 << 20;
 
 /**
- * Fills the decoder's weights. The whole checkpoint is checked before anything is read: tensors that are missing, that no family has, or of
- * another shape are one error. Throws CheckpointError naming file and tensor.
+ * Fills the decoder's weights but for those it was made with, `mapped` from the same source. The whole checkpoint is checked before anything
+ * is read: tensors that are missing, that no family has, or of another shape are one error. Throws CheckpointError naming file and tensor,
+ * ConfigError for a decoder with mapped weights that are not given.
  */
 export function readWeights(
   context: Context,
-  { family, decoder, source }: { family: ModelFamily; decoder: Decoder; source: TensorSource },
+  {
+    family,
+    decoder,
+    source,
+    mapped,
+  }: { family: ModelFamily; decoder: Decoder; source: TensorSource; mapped?: MappedWeights | undefined },
 ): void {
+  if (mapped === undefined) decoder.expectWritable();
   const quantised = new Map<string, [string, WeightSlice][]>();
-  const slices = matchTensors(family, decoder.config, source);
+  const all = matchTensors(family, decoder.config, source);
+  const slices = new Map([...all].filter(([, { parameter }]) => mapped?.has(parameter) !== true));
   const isFilled = fillFromFiles(context, { slices, decoder, source });
   for (const [stored, slice] of slices) {
     if (isFilled.has(stored)) continue;

@@ -80,6 +80,11 @@ export function parameterSpecs(config: DecoderConfig): ParameterSpec[] {
   ];
 }
 
+/** Whether a parameter is what a projection multiplies by. */
+export function isBlockMatrix({ name, shape }: Pick<ParameterSpec, "name" | "shape">): boolean {
+  return shape.length === 2 && name.startsWith("layers.");
+}
+
 /** A matrix that is held in another form than its model's dtype. */
 export interface QuantisedSpec extends ParameterSpec {
   format: QuantisedFormat;
@@ -95,8 +100,6 @@ export function splitSpecs(
 ): { dense: ParameterSpec[]; quantised: QuantisedSpec[] } {
   const specs = parameterSpecs(config);
   if (format === undefined) return { dense: specs, quantised: [] };
-  const isBlockMatrix = ({ name, shape }: ParameterSpec): boolean =>
-    shape.length === 2 && name.startsWith("layers.");
   return {
     dense: specs.filter((spec) => !isBlockMatrix(spec)),
     quantised: specs.filter(isBlockMatrix).map((spec) => ({ ...spec, format })),

@@ -50,6 +50,7 @@ export interface EvalCliOptions {
   seed: number;
   runCode?: boolean;
   precision?: "f32" | "bf16";
+  mmap: boolean;
   quantise?: QuantisedFormat;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
@@ -94,6 +95,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     threads: options.threads,
     precision: options.precision,
     quantise: options.quantise,
+    mmap: options.mmap,
     adapter: options.adapter,
     tokenizer: options.tokenizer,
     maxStepRows: options.batchTokens,

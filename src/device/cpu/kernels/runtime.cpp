@@ -1,20 +1,25 @@
 /*
- * The native half of the CPU backend: aligned memory, the persistent thread pool, and the interpreter of command lists.
+ * The native half of the CPU backend: aligned memory, mapped files, the persistent thread pool, and the interpreter of command lists.
  *
  * A program is a sequence of [opIndex, numSlots, slots...] in 64-bit words. One program runs at a time in a process: callers
  * on several JavaScript threads share the pool and wait for each other. Workers spin for a few tens of microseconds, so
  * that the next loop of a program finds them awake, and then sleep.
  */
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <thread>
+#include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define NT_HAS_MAPPINGS 1
 #endif
 
 #define NT_WEAK_OPS 1
@@ -226,3 +231,77 @@ NT_EXPORT int64_t nt_alloc(int64_t bytes) {
 }
 
 NT_EXPORT void nt_free(int64_t address) { std::free(reinterpret_cast<void*>(address)); }
+
+#if defined(NT_HAS_MAPPINGS)
+/* The start of the page that `value` lies in. */
+static int64_t page_start(int64_t value) { return value - value % static_cast<int64_t>(sysconf(_SC_PAGESIZE)); }
+
+/* Advice on what of a mapping lies between two addresses; whether the system took it. */
+static bool advise(int64_t begin, int64_t end, int advice) {
+  const int64_t start = page_start(begin);
+  return madvise(reinterpret_cast<void*>(start), static_cast<size_t>(end - start), advice) == 0;
+}
+
+/* Reads a part of a mapping and enters its pages into the process's table; false where there is no mapping any more. */
+static bool fetch_part(int64_t begin, int64_t end) {
+#if defined(MADV_POPULATE_READ)
+  if (advise(begin, end, MADV_POPULATE_READ)) return true;
+  if (errno != EINVAL) return false; /* else a system from before Linux 5.14 */
+#endif
+  return advise(begin, end, MADV_WILLNEED);
+}
+#endif
+
+/*
+ * Bytes of an open file as memory that is read page by page when it is used, shared with all who map or read the file, and cannot be
+ * written. The descriptor may be closed. 0: the system has no such thing, refuses, or the file is shorter.
+ */
+NT_EXPORT int64_t nt_map(int32_t descriptor, int64_t position, int64_t bytes) {
+#if defined(NT_HAS_MAPPINGS)
+  struct stat status;
+  if (bytes <= 0 || fstat(descriptor, &status) != 0 || status.st_size - position < bytes) return 0;
+  const int64_t start = page_start(position), before = position - start;
+  void* address = mmap(nullptr, static_cast<size_t>(before + bytes), PROT_READ, MAP_SHARED, descriptor, start);
+  return address == MAP_FAILED ? 0 : reinterpret_cast<int64_t>(address) + before;
+#else
+  (void)descriptor, (void)position, (void)bytes;
+  return 0;
+#endif
+}
+
+/*
+ * Begins to read parts of mappings, `ranges` being pairs of address and bytes, in order and on a thread of its own, into huge pages where the
+ * system has them for files. A mapping may end meanwhile: reading changes nothing of what lies there then.
+ */
+NT_EXPORT void nt_fetch(const int64_t* ranges, int64_t num_ranges) {
+#if defined(NT_HAS_MAPPINGS)
+  /* The table is locked for the length of a call: no longer than others can wait. */
+  constexpr int64_t part_bytes = 1 << 26;
+#if defined(MADV_HUGEPAGE)
+  for (int64_t i = 0; i < num_ranges; i++) advise(ranges[2 * i], ranges[2 * i] + ranges[2 * i + 1], MADV_HUGEPAGE);
+#endif
+  try {
+    std::thread([wanted = std::vector<int64_t>(ranges, ranges + 2 * num_ranges)] {
+      for (size_t i = 0; i < wanted.size(); i += 2) {
+        const int64_t end = wanted[i] + wanted[i + 1];
+        for (int64_t begin = wanted[i]; begin < end; begin += part_bytes)
+          if (!fetch_part(begin, nt::min(end, begin + part_bytes))) return;
+      }
+    }).detach();
+  } catch (...) {
+    /* No thread to be had: the pages come when they are used. */
+  }
+#else
+  (void)ranges, (void)num_ranges;
+#endif
+}
+
+/* Ends what nt_map gave. */
+NT_EXPORT void nt_unmap(int64_t address, int64_t bytes) {
+#if defined(NT_HAS_MAPPINGS)
+  const int64_t start = page_start(address);
+  munmap(reinterpret_cast<void*>(start), static_cast<size_t>(address - start + bytes));
+#else
+  (void)address, (void)bytes;
+#endif
+}
