@@ -1,16 +1,23 @@
 /**
  * Quantised weights: the speed of one row against a weight (the share of reading memory that the codes come at), the error of each format,
- * and what it does to the loss of a small model that it trains first.
+ * and what it does to the loss of a small model that it trains first, or of a model that is there over texts (.jsonl.gz).
  *
  *   node bench/quantise.ts [--rows 4096] [--columns 4096] [--copies 8] [--steps 300]
+ *   node bench/quantise.ts --model demo/nautilus-demo-20m --texts corpus/heldout/en.jsonl.gz [--tokens 65536]
  */
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { parseArgs } from "node:util";
+import { gunzipSync } from "node:zlib";
+import { z } from "zod";
+import { openModel } from "../src/app/runs/openModel.ts";
 import { RandomStream } from "../src/base/index.ts";
 import { openDevice, quantisedFormats } from "../src/device/index.ts";
 import type { Device } from "../src/device/index.ts";
 import { checkDecoderConfig, Decoder, nemotronPreset } from "../src/models/index.ts";
 import { Context, matmulInto, QuantisedWeight, Tape } from "../src/tensor/index.ts";
 import type { Tensor } from "../src/tensor/index.ts";
+import type { Tokenizer } from "../src/text/index.ts";
 import { AdamW } from "../src/train/index.ts";
 
 const { values } = parseArgs({
@@ -19,6 +26,9 @@ const { values } = parseArgs({
     columns: { type: "string", default: "4096" },
     copies: { type: "string", default: "8" },
     steps: { type: "string", default: "300" },
+    model: { type: "string" },
+    texts: { type: "string", multiple: true, default: [] },
+    tokens: { type: "string", default: "65536" },
   },
 });
 const [numRows, width, numCopies] = [values.rows, values.columns, values.copies].map(Number);
@@ -177,7 +187,69 @@ function quality(context: Context): void {
   }
 }
 
+/** Documents one after another, each with the token that ends a text. */
+function textTokens(tokenizer: Tokenizer, path: string): Int32Array {
+  const lines = gunzipSync(readFileSync(path)).toString("utf8").trim().split("\n");
+  const tokens: number[] = [];
+  for (const line of lines) {
+    if (tokens.length > Number(values.tokens)) break;
+    const document = z.object({ text: z.string() }).parse(JSON.parse(line));
+    tokens.push(...tokenizer.encode(document.text), tokenizer.eosId);
+  }
+  return Int32Array.from(tokens.slice(0, Number(values.tokens) + 1));
+}
+
+/** Losses of the tokens that follow, in pieces of half the model's context. */
+function textLosses(context: Context, decoder: Decoder, tokens: Int32Array): number[] {
+  const length = decoder.config.maxPositions / 2;
+  const losses: number[] = [];
+  for (let start = 0; start + length < tokens.length; start += length)
+    context.scope(() => {
+      const tensor = (numbers: Int32Array): Tensor => context.tensor(numbers, [length], "i32");
+      const input = {
+        tokens: tensor(tokens.subarray(start, start + length)),
+        positions: tensor(Int32Array.from({ length }, (_, position) => position)),
+        numSequences: 1,
+        sequenceLength: length,
+      };
+      const targets = tensor(tokens.subarray(start + 1, start + 1 + length));
+      const options = { targets, gradientScale: 1 / length, chunkBytes: 2 ** 24 };
+      losses.push(...decoder.loss(context, input, options).toArray());
+    });
+  return losses;
+}
+
+const meanOf = (numbers: readonly number[]): number =>
+  numbers.reduce((total, number) => total + number, 0) / numbers.length;
+
+/** Each form's mean loss beside that of f32 arithmetic over the same weights, with the standard error of the difference. */
+async function modelQuality(context: Context, model: string, texts: readonly string[]): Promise<void> {
+  const forms = [
+    { precision: "f32" },
+    { precision: "bf16" },
+    ...quantisedFormats.map((quantise) => ({ precision: "bf16", quantise }) as const),
+  ] as const;
+  const plain = new Map<string, number[]>();
+  for (const form of forms) {
+    using opened = await openModel(context, model, form);
+    for (const path of texts) {
+      const losses = textLosses(context, opened.decoder, textTokens(opened.tokenizer, path));
+      const before = plain.get(path) ?? losses;
+      plain.set(path, before);
+      const differences = losses.map((loss, i) => loss - before[i]);
+      const difference = meanOf(differences);
+      const spread = Math.sqrt(meanOf(differences.map((each) => (each - difference) ** 2)) / losses.length);
+      const name = "quantise" in form ? form.quantise : form.precision;
+      console.log(
+        `${name.padEnd(5)} ${basename(path).padEnd(22)} ${losses.length} tokens  loss ${meanOf(losses).toFixed(4)}  ${difference >= 0 ? "+" : ""}${difference.toFixed(5)} (standard error ${spread.toFixed(5)})`,
+      );
+    }
+  }
+}
+
 using device = await openDevice({ kind: "cpu" });
 const context = new Context(device);
-speeds(context);
-quality(context);
+if (values.model === undefined) {
+  speeds(context);
+  quality(context);
+} else await modelQuality(context, values.model, values.texts);
