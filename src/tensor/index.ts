@@ -30,7 +30,14 @@ export { add, convert, sum } from "./ops/elementwise.ts";
 export { embedding } from "./ops/embedding.ts";
 export { gatherRows, rowIndex } from "./ops/gather.ts";
 export type { RowIndex } from "./ops/gather.ts";
-export { linear, matmulInto, multiplyByTransposedWeight, multiplyByWeight } from "./ops/linear.ts";
+export {
+  linear,
+  linearOfCodes,
+  matmulInto,
+  multiplyByTransposedWeight,
+  multiplyByWeight,
+  takesCodes,
+} from "./ops/linear.ts";
 export type { FrozenWeight, LinearWeight } from "./ops/linear.ts";
 export { languageModelLoss, tokenLosses } from "./ops/loss.ts";
 export type { LanguageModelLossOptions, TokenLossOptions } from "./ops/loss.ts";
@@ -39,6 +46,8 @@ export type { NormResult, NormWeights } from "./ops/norm.ts";
 export { stackRows } from "./ops/stack.ts";
 export { quantisedBytes, QuantisedWeight } from "./quantised.ts";
 export type { QuantisedOptions } from "./quantised.ts";
+export { activationCodes } from "./rowCodes.ts";
+export type { RowCodes } from "./rowCodes.ts";
 export { StackedWeight } from "./stacked.ts";
 export { arenaLayout, ParameterStore } from "./parameterStore.ts";
 export type { Initializer, ParameterArena, ParameterSpec, ParameterStoreOptions } from "./parameterStore.ts";

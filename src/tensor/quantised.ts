@@ -12,6 +12,8 @@ import type { Context } from "./context.ts";
 import { matmulInto } from "./ops/linear.ts";
 import type { FrozenWeight } from "./ops/linear.ts";
 import { quantiseScales, scaleGroupSize, scaleTable } from "./quantisedScales.ts";
+import { quantiseRows } from "./rowCodes.ts";
+import type { RowCodes } from "./rowCodes.ts";
 import { Storage, Tensor } from "./tensor.ts";
 
 /** Elements that share a scale: rows for int8, QLoRA's 64 for the packed formats. */
@@ -58,16 +60,6 @@ function partsOf(shape: Shape, options: QuantisedOptions): Part[] {
     { count: Math.ceil(numGroups / scaleGroupSize), dtype: "f32" },
     { count: scaleTable().length, dtype: "f32" },
   ];
-}
-
-/** The rows of x (N, C), contiguous, as E4M3 codes (N, C) and scales (N). */
-function quantiseRowsInto(
-  context: Context,
-  x: Tensor,
-  { codes, scales }: { codes: Tensor; scales: Tensor },
-): void {
-  const { numRows, width } = x;
-  context.device.run("quantiseRows", { x, codes, scales, numRows, width, xRowStride: width });
 }
 
 export class QuantisedWeight implements FrozenWeight, Disposable {
@@ -126,7 +118,8 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     const [codes, second, outer, table] = this.#parts;
     const { groupSize } = this;
     if (this.format === "fp8") {
-      quantiseRowsInto(context, dense, { codes, scales: second });
+      const shape = { numRows, width, xRowStride: width };
+      context.device.run("quantiseRows", { x: dense, codes, scales: second, ...shape });
       return;
     }
     const format = groupFormats[this.format];
@@ -155,13 +148,14 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
 
   multiply(context: Context, { x, y, bias }: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void {
     const [n, k] = this.shape;
-    if (this.format === "fp8") {
-      this.#multiplyCodes(context, { x, y, bias });
+    const { format } = this;
+    if (format === "fp8") {
+      context.scope(() => this.multiplyCodes(context, { codes: quantiseRows(context, x), y, bias }));
       return;
     }
     if (x.numRows <= mostFewRows) {
       context.device.run("matmulQuantised", {
-        ...this.#arguments(this.format),
+        ...this.#arguments(format),
         x,
         bias,
         y,
@@ -185,16 +179,20 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     });
   }
 
-  /** Each row of x as codes with a scale of its own, times the codes of the weight. */
-  #multiplyCodes(context: Context, { x, y, bias }: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void {
+  get takesCodes(): boolean {
+    return this.format === "fp8";
+  }
+
+  multiplyCodes(
+    context: Context,
+    { codes, y, bias }: { codes: RowCodes; y: Tensor; bias: Tensor | undefined },
+  ): void {
+    invariant(this.takesCodes, "codes for a weight in fp8");
     const [n, k] = this.shape;
     const [b, bScales] = this.#parts;
-    const m = x.numRows;
-    context.scope(() => {
-      const [a, aScales] = [context.empty([m, k], "u8"), context.empty([m], "f32")];
-      quantiseRowsInto(context, x, { codes: a, scales: aScales });
-      context.device.run("matmulScaled", { a, aScales, b, bScales, bias, c: y, m, n, k, ldc: n });
-    });
+    const [m, ldc] = [codes.codes.numRows, n];
+    const rows = { a: codes.codes, aScales: codes.scales };
+    context.device.run("matmulScaled", { ...rows, b, bScales, bias, c: y, m, n, k, ldc });
   }
 
   #arguments(format: GroupFormat) {

@@ -11,6 +11,7 @@ import type { Tensor } from "./tensor.ts";
 export class StackedWeight implements FrozenWeight, Disposable {
   /** (F, C) */
   readonly shape: Shape;
+  readonly takesCodes = false;
   /** (F_i, C), the rows in order. */
   readonly #parts: readonly Tensor[];
 

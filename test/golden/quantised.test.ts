@@ -177,6 +177,32 @@ describe.each(["reference", "cpu", "cuda"] as const)("fp8 on %s", (kind) => {
   });
 });
 
+describe.each(["reference", "cpu", "cuda"] as const)("fp8 on %s without gradients", (kind) => {
+  it.for([false, true])("gives what it gives on a tape, bit for bit; gated: %s", async (isGated, test) => {
+    using device = await openOrSkip(kind, test);
+    const context = new Context(device);
+    using decoder = new Decoder(context, { ...config, isGated }, { dtype: "bf16", quantise: "fp8" });
+    decoder.parameters.initialise(11);
+    for (const [index, weight] of [...decoder.quantised.values()].entries())
+      context.scope(() => {
+        const y = context.empty(weight.shape, "bf16");
+        const normal = { seed: index, counter: 0, mean: 0, std: 0.2 };
+        device.run("randomNormal", { y, numElements: y.numElements, ...normal });
+        weight.assign(context, y);
+      });
+    // Without one, norms and activations make the codes of the products after them.
+    const [alone, onTape] = [undefined, new Tape()].map((tape) =>
+      context.scope(() => {
+        const hidden = context.withTape(tape, () => decoder.forward(context, batchOf(context, 23)));
+        const values = hidden.toArray();
+        tape?.dispose();
+        return values;
+      }),
+    );
+    expect(alone).toEqual(onTape);
+  });
+});
+
 describe("memory of quantised models", () => {
   it.for(quantisedFormats)("%s: the weights' live bytes are those of the estimate", async (format, test) => {
     using device = await openOrSkip("cpu", test);

@@ -22,6 +22,13 @@ export const activationOps = {
     integers: ["numRows", "width", "kind"],
     floats: [],
   },
+  activationCodes: {
+    summary:
+      "codes u8 (N, F) and scales f32 (N) of quantiseRows for the rows that activationForward of x (N, F), or with gated 1 gatedActivationForward of x (N, 2F), would store in x's dtype; width = F.",
+    tensors: { x: "read", codes: "write", scales: "write" },
+    integers: ["numRows", "width", "kind", "gated"],
+    floats: [],
+  },
   gatedActivationBackward: {
     summary: "dx (N, 2F) from dy (N, F) and x (N, 2F); dx may be x.",
     tensors: { x: "read", dy: "read", dx: "write" },

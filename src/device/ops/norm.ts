@@ -6,7 +6,7 @@ export const normOps = {
     summary:
       "s = x + addend (x alone where addend is null; rounded to sum's dtype first when sum is given and stored there); mean and variance of s over its row in two " +
       "passes; y = (s - mean) * rstd * (gain + gainOffset) + bias, rstd = 1 / sqrt(variance + eps). x, addend, sum, y (N, C); gain, bias (C); " +
-      "mean, rstd f32 (N). y may be x.",
+      "mean, rstd f32 (N). y may be x. codes u8 (N, C) and scales f32 (N), given together: those of quantiseRows for y as it is stored.",
     tensors: {
       x: "read",
       addend: "read?",
@@ -16,6 +16,8 @@ export const normOps = {
       y: "write",
       mean: "write?",
       rstd: "write?",
+      codes: "write?",
+      scales: "write?",
     },
     integers: ["numRows", "width"],
     floats: ["eps", "gainOffset"],
@@ -41,7 +43,16 @@ export const normOps = {
   rmsNormForward: {
     summary:
       "As layerNormForward without mean and bias: y = s * rstd * (gain + gainOffset), rstd = 1 / sqrt(mean of s^2 + eps).",
-    tensors: { x: "read", addend: "read?", gain: "read", sum: "write?", y: "write", rstd: "write?" },
+    tensors: {
+      x: "read",
+      addend: "read?",
+      gain: "read",
+      sum: "write?",
+      y: "write",
+      rstd: "write?",
+      codes: "write?",
+      scales: "write?",
+    },
     integers: ["numRows", "width"],
     floats: ["eps", "gainOffset"],
   },

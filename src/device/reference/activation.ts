@@ -1,7 +1,9 @@
 /** Reference: pointwise activations by the kinds of the operator table, their derivatives, and the gated forms (Shazeer, 2020). */
 import { invariant } from "../../base/index.ts";
+import type { TensorArgument } from "../contract.ts";
 import { activationKinds, type Activation } from "../ops.ts";
-import { read, write } from "./memory.ts";
+import { read, roundedTo, write } from "./memory.ts";
+import { writeRowCodes } from "./quantise.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 interface PointwiseFunction {
@@ -70,6 +72,23 @@ function functionOf(kind: number): PointwiseFunction {
   return found;
 }
 
+/** f(x[:, :F]) * x[:, F:], (N, F). */
+function gatedValues(
+  x: TensorArgument,
+  { numRows, width, kind }: { numRows: number; width: number; kind: number },
+): Float64Array {
+  const { value } = functionOf(kind);
+  const inputs = read(x, numRows * 2 * width);
+  const out = new Float64Array(numRows * width);
+  for (let row = 0; row < numRows; row++) {
+    for (let i = 0; i < width; i++) {
+      const at = row * 2 * width + i;
+      out[row * width + i] = value(inputs[at]) * inputs[at + width];
+    }
+  }
+  return out;
+}
+
 export const activationKernels = {
   activationForward: ({ x, y, numElements, kind }) => {
     write(y, read(x, numElements).map(functionOf(kind).value));
@@ -83,17 +102,14 @@ export const activationKernels = {
     write(dx, gradients);
   },
 
-  gatedActivationForward: ({ x, y, numRows, width, kind }) => {
-    const { value } = functionOf(kind);
-    const inputs = read(x, numRows * 2 * width);
-    const out = new Float64Array(numRows * width);
-    for (let row = 0; row < numRows; row++) {
-      for (let i = 0; i < width; i++) {
-        const at = row * 2 * width + i;
-        out[row * width + i] = value(inputs[at]) * inputs[at + width];
-      }
-    }
-    write(y, out);
+  gatedActivationForward: ({ x, y, ...shape }) => {
+    write(y, gatedValues(x, shape));
+  },
+
+  activationCodes: ({ x, codes, scales, gated, ...shape }) => {
+    const { numRows, width, kind } = shape;
+    const values = gated === 1 ? gatedValues(x, shape) : read(x, numRows * width).map(functionOf(kind).value);
+    writeRowCodes(roundedTo(x.dtype, values), { codes, scales, numRows, width });
   },
 
   gatedActivationBackward: ({ x, dy, dx, numRows, width, kind }) => {

@@ -88,6 +88,12 @@ export function write(tensor: TensorArgument, values: Float64Array | readonly nu
   region(tensor, start, values.length).set(encode(tensor.dtype, values));
 }
 
+/** What `read` would give of values after `write` to a tensor of this dtype. */
+export function roundedTo(dtype: Dtype, values: Float64Array): Float64Array {
+  const bytes = Uint8Array.from(encode(dtype, values));
+  return dtype === "bf16" ? decodeBf16(bytes) : decodeValues(dtype, bytes);
+}
+
 /** The one value of an operand. */
 export function readScalar(tensor: TensorArgument): number {
   return read(tensor, 1)[0];

@@ -4,6 +4,7 @@
  */
 import type { OpArguments, TensorArgument } from "../contract.ts";
 import { read, write } from "./memory.ts";
+import { writeRowCodes } from "./quantise.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 type ForwardArguments = OpArguments<"rmsNormForward"> & {
@@ -24,7 +25,7 @@ function addResidual({ x, addend, sum, numRows, width }: ForwardArguments): Floa
 }
 
 function forward(args: ForwardArguments, { isCentred }: { isCentred: boolean }): void {
-  const { gain, bias, y, mean, rstd, numRows, width, eps, gainOffset } = args;
+  const { gain, bias, y, mean, rstd, codes, scales, numRows, width, eps, gainOffset } = args;
   const scale = read(gain, width).map((value) => value + gainOffset);
   const shift = bias === undefined ? new Float64Array(width) : read(bias, width);
   const s = addResidual(args);
@@ -46,6 +47,8 @@ function forward(args: ForwardArguments, { isCentred }: { isCentred: boolean }):
   write(y, out);
   if (mean !== undefined) write(mean, means);
   if (rstd !== undefined) write(rstd, rstds);
+  if (codes !== undefined && scales !== undefined)
+    writeRowCodes(read(y, numRows * width), { codes, scales, numRows, width });
 }
 
 type BackwardArguments = OpArguments<"rmsNormBackward"> & {

@@ -99,6 +99,7 @@ describe("the reference against PyTorch", () => {
       "kvCacheWrite",
       "rotaryCacheWrite",
       "rotaryAttentionPaged",
+      "activationCodes",
       "dropout",
       "applyPenalties",
       "sample",

@@ -133,6 +133,23 @@ function quantiseRow(values: Float64Array): QuantisedGroup {
   };
 }
 
+/** Codes and scales of contiguous rows (numRows, width). */
+export function writeRowCodes(
+  values: Float64Array,
+  {
+    codes,
+    scales,
+    numRows,
+    width,
+  }: { codes: TensorArgument; scales: TensorArgument; numRows: number; width: number },
+): void {
+  for (let row = 0; row < numRows; row++) {
+    const found = quantiseRow(values.subarray(row * width, (row + 1) * width));
+    write(scales, [found.scale], row);
+    write(codes, found.codes, row * width);
+  }
+}
+
 /** The numbers of E4M3 codes, without scales. */
 function readCodes(codes: TensorArgument, count: number): Float64Array {
   return read(codes, count).map(e4m3ValueOf);
@@ -176,12 +193,7 @@ export const quantiseKernels = {
   },
 
   quantiseRows: ({ x, codes, scales, numRows, width, xRowStride }) => {
-    const values = readRows(x, { numRows, width, stride: xRowStride });
-    for (let row = 0; row < numRows; row++) {
-      const found = quantiseRow(values.subarray(row * width, (row + 1) * width));
-      write(scales, [found.scale], row);
-      write(codes, found.codes, row * width);
-    }
+    writeRowCodes(readRows(x, { numRows, width, stride: xRowStride }), { codes, scales, numRows, width });
   },
 
   dequantise: ({ codes, y, numRows, width, groupSize, format, ...groupScales }) => {

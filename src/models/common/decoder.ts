@@ -8,6 +8,7 @@ import { ConfigError, invariant } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
 import {
   activation,
+  activationCodes,
   embedding,
   gatedActivation,
   gatherRows,
@@ -27,6 +28,7 @@ import {
 import type {
   Context,
   LanguageModelLossOptions,
+  NormResult,
   NormWeights,
   PagedBatch,
   PagedLayerCache,
@@ -393,20 +395,38 @@ export class Decoder implements Disposable {
     const { qkv, output, up, down, adapters } = weights;
     const adapted = (sublayer: Sublayer, input: Tensor, result: Tensor): Tensor =>
       adapters[sublayer]?.apply(context, { input, output: result }) ?? result;
-    const attention = normalise(context, stream.x, { addend: stream.delta, weights: weights.attentionNorm });
+    const project = (projection: Projection, { y, codes }: NormResult): Tensor =>
+      codes === undefined
+        ? projection.apply(context, y, rows)
+        : projection.applyToCodes(context, codes, y.dtype);
+    const attention = normalise(context, stream.x, {
+      addend: stream.delta,
+      weights: weights.attentionNorm,
+      withCodes: qkv.takesCodes(context),
+    });
     const attended = context.scope(() => {
-      const mixed = attend(qkv.apply(context, attention.y, rows));
+      const mixed = attend(project(qkv, attention));
       return adapted("attention", attention.y, output.apply(context, mixed, rows));
     });
-    const mlp = normalise(context, attention.sum, { addend: attended, weights: weights.mlpNorm });
+    const mlp = normalise(context, attention.sum, {
+      addend: attended,
+      weights: weights.mlpNorm,
+      withCodes: up.takesCodes(context),
+    });
     const delta = context.scope(() => {
-      const raised = up.apply(context, mlp.y, rows);
-      const active = this.config.isGated
-        ? gatedActivation(context, raised, this.config.activation)
-        : activation(context, raised, this.config.activation);
-      return adapted("mlp", mlp.y, down.apply(context, active, rows));
+      const raised = project(up, mlp);
+      return adapted("mlp", mlp.y, this.#lower(context, down, { raised, rows }));
     });
     return { x: mlp.sum, delta };
+  }
+
+  /** The activation and the projection after it. */
+  #lower(context: Context, down: Projection, { raised, rows }: { raised: Tensor; rows: RowChoices }): Tensor {
+    const { activation: name, isGated } = this.config;
+    if (down.takesCodes(context))
+      return down.applyToCodes(context, activationCodes(context, raised, { name, isGated }), raised.dtype);
+    const active = isGated ? gatedActivation(context, raised, name) : activation(context, raised, name);
+    return down.apply(context, active, rows);
   }
 
   dispose(): void {

@@ -5,8 +5,9 @@
  * An adapter sits in one of three places: on a projection (LoRA, DoRA, IA3), around a sublayer (Houlsby, parallel), or before the
  * first layer (virtual tokens). A decoder holds at most one `DecoderAdapter`; attaching another swaps it.
  */
-import { linear } from "../../tensor/index.ts";
-import type { Context, LinearWeight, Tensor } from "../../tensor/index.ts";
+import type { Dtype } from "../../base/index.ts";
+import { linear, linearOfCodes, takesCodes } from "../../tensor/index.ts";
+import type { Context, LinearWeight, RowCodes, Tensor } from "../../tensor/index.ts";
 
 /** The linear layers of a block: fused query, key and value; attention output; (gate and) up; down. */
 export const projectionSites = ["qkv", "output", "up", "down"] as const;
@@ -65,6 +66,16 @@ export class Projection {
   constructor(place: ProjectionPlace, weights: ProjectionWeights) {
     this.place = place;
     this.weights = weights;
+  }
+
+  /** Whether `applyToCodes` may be called: an fp8 weight without an adapter, and no gradients. */
+  takesCodes(context: Context): boolean {
+    return this.adapter === undefined && takesCodes(context, this.weights.weight);
+  }
+
+  /** Rows (N, C) in E4M3 -> (N, F) in `outputDtype`. */
+  applyToCodes(context: Context, codes: RowCodes, outputDtype: Dtype): Tensor {
+    return linearOfCodes(context, codes, { ...this.weights, outputDtype });
   }
 
   /** x (N, C) -> (N, F). Throws ShapeError. */

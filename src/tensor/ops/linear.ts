@@ -1,9 +1,10 @@
 /** Linear layers: y = x W^T + b, with the weight stored (F, C) as checkpoints have it. */
-import { ShapeError, formatShape } from "../../base/index.ts";
+import { formatShape, invariant, ShapeError } from "../../base/index.ts";
 import type { Dtype, Shape } from "../../base/index.ts";
 import type { TensorArgument } from "../../device/index.ts";
 import type { Context } from "../context.ts";
 import { Parameter } from "../parameter.ts";
+import type { RowCodes } from "../rowCodes.ts";
 import { needsGradient, record } from "../tape.ts";
 import { Tensor } from "../tensor.ts";
 
@@ -48,6 +49,10 @@ export interface FrozenWeight {
   readonly shape: Shape;
   /** y (N, F) = x (N, C) W^T + bias; assigned. */
   multiply(context: Context, operands: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void;
+  /** Whether rows may be given as codes, to `multiplyCodes`. */
+  readonly takesCodes: boolean;
+  /** y (N, F) = rows (N, C) W^T + bias from the rows' codes; assigned. */
+  multiplyCodes?(context: Context, operands: { codes: RowCodes; y: Tensor; bias: Tensor | undefined }): void;
   /** dx (N, C) = dy (N, F) W; assigned. */
   multiplyTransposed(context: Context, operands: { dy: Tensor; dx: Tensor }): void;
 }
@@ -102,6 +107,26 @@ export function linear(
       return [dx];
     },
   });
+  return y;
+}
+
+/** Whether a product without gradients may be given its rows' codes alone. */
+export function takesCodes(context: Context, weight: LinearWeight): boolean {
+  return context.tape === undefined && !(weight instanceof Tensor) && weight.takesCodes;
+}
+
+/** As `linear`, from codes (N, C) and outside the tape; y (N, F) in `outputDtype`. For weights that take codes. */
+export function linearOfCodes(
+  context: Context,
+  codes: RowCodes,
+  { weight, bias, outputDtype }: { weight: LinearWeight; bias?: Tensor | undefined; outputDtype: Dtype },
+): Tensor {
+  invariant(
+    !(weight instanceof Tensor) && weight.takesCodes && weight.multiplyCodes !== undefined,
+    "a weight that takes codes",
+  );
+  const y = context.empty([codes.codes.numRows, weight.shape[0]], outputDtype);
+  weight.multiplyCodes(context, { codes, y, bias });
   return y;
 }
 

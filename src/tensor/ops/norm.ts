@@ -5,6 +5,8 @@
 import { expectShape } from "../../base/index.ts";
 import type { Context } from "../context.ts";
 import { Parameter } from "../parameter.ts";
+import { emptyRowCodes } from "../rowCodes.ts";
+import type { RowCodes } from "../rowCodes.ts";
 import { recipeFrom } from "../saved.ts";
 import { record, reuse } from "../tape.ts";
 import type { Tensor } from "../tensor.ts";
@@ -23,6 +25,15 @@ export interface NormResult {
   y: Tensor;
   /** x + addend, (N, C): the residual stream after this point. x itself where there is no addend. */
   sum: Tensor;
+  /** Of y, where they were asked for. */
+  codes: RowCodes | undefined;
+}
+
+export interface NormOptions {
+  addend?: Tensor | undefined;
+  weights: NormWeights;
+  /** Also gives y in E4M3. */
+  withCodes?: boolean;
 }
 
 /**
@@ -32,7 +43,7 @@ export interface NormResult {
 export function normalise(
   context: Context,
   x: Tensor,
-  { addend, weights }: { addend?: Tensor | undefined; weights: NormWeights },
+  { addend, weights, withCodes = false }: NormOptions,
 ): NormResult {
   const { gain, bias, eps, gainOffset, kind } = weights;
   const width = x.width;
@@ -44,10 +55,12 @@ export function normalise(
   const keepsStatistics = context.tape !== undefined;
   const mean = keepsStatistics && isLayerNorm ? context.empty([numRows], "f32") : undefined;
   const rstd = keepsStatistics ? context.empty([numRows], "f32") : undefined;
-  const common = { x, addend, gain, sum: addend && sum, y, rstd, numRows, width, eps, gainOffset };
+  const codes = withCodes ? emptyRowCodes(context, numRows, width) : undefined;
+  const results = { sum: addend && sum, y, rstd, codes: codes?.codes, scales: codes?.scales };
+  const common = { x, addend, gain, ...results, numRows, width, eps, gainOffset };
   if (isLayerNorm) context.device.run("layerNormForward", { ...common, bias, mean });
   else context.device.run("rmsNormForward", common);
-  if (rstd === undefined) return { y, sum };
+  if (rstd === undefined) return { y, sum, codes };
 
   const isRecorded = record(context, addend === undefined ? [y] : [y, sum], {
     name: kind,
@@ -79,5 +92,5 @@ export function normalise(
   if (isRecorded && context.tape?.recompute === "norm-activation") {
     y.recipe = recipeFrom([sum], ([keptSum]) => normalise(context, keptSum, { weights }).y);
   }
-  return { y, sum };
+  return { y, sum, codes };
 }

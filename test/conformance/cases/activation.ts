@@ -2,7 +2,7 @@
 import { activationKinds } from "../../../src/device/index.ts";
 import { close, conformanceCase, operand, type ConformanceCase } from "../case.ts";
 import type { Values } from "../random.ts";
-import { floats, lengths } from "./common.ts";
+import { floats, lengths, rowCodeOperands } from "./common.ts";
 
 const kinds = Object.entries(activationKinds);
 /** The last are whole 16-byte accesses, without a rest. */
@@ -40,6 +40,40 @@ function plainCases(): ConformanceCase[] {
               kind,
             })),
           ];
+        }),
+      ),
+    ),
+  );
+}
+
+const codeShapes = [
+  { numRows: 0, width: 16 },
+  { numRows: 1, width: 1 },
+  { numRows: 5, width: 33 },
+  { numRows: 3, width: 1024 },
+  { numRows: 2, width: 16_384 },
+];
+
+function codesCases(): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    kinds.flatMap(([name, kind]) =>
+      [0, 1].flatMap((gated) =>
+        codeShapes.map(({ numRows, width }) => {
+          const label = `${gated === 1 ? "gated " : ""}${name} ${dtype} (${numRows}, ${width})`;
+          return conformanceCase("activationCodes", label, (data) => {
+            const xWidth = width * (1 + gated);
+            return {
+              x: operand(dtype, numRows, {
+                width: xWidth,
+                values: spread(data.normal(numRows * xWidth, { std: 3 })),
+              }),
+              ...rowCodeOperands(dtype, numRows, width),
+              numRows,
+              width,
+              kind,
+              gated,
+            };
+          });
         }),
       ),
     ),
@@ -90,5 +124,5 @@ function gatedCases(): ConformanceCase[] {
 }
 
 export function activationCases(): ConformanceCase[] {
-  return [...plainCases(), ...gatedCases()];
+  return [...plainCases(), ...gatedCases(), ...codesCases()];
 }

@@ -4,7 +4,7 @@
  */
 import { close, conformanceCase, exact, operand, type ConformanceCase } from "../case.ts";
 import type { Values } from "../random.ts";
-import { floatPairs, floats, type TensorDtype } from "./common.ts";
+import { floatPairs, floats, rowCodeOperands, type TensorDtype } from "./common.ts";
 
 const eps = 1e-5;
 
@@ -17,6 +17,7 @@ interface ForwardSetting {
   hasBias?: boolean;
   hasStatistics?: boolean;
   isInPlace?: boolean;
+  hasCodes?: boolean;
   /** Mean of the rows. */
   mean?: number;
   /** Of gain and bias; as x by default. */
@@ -41,6 +42,11 @@ const forwardSettings: readonly ForwardSetting[] = [
   { numRows: 4, width: 4096, ...all, gainOffset: 1 },
   { numRows: 2, width: 18_432, hasBias: true, hasStatistics: true },
   { numRows: 5, width: 300, hasStatistics: true, mean: 50 },
+  { numRows: 0, width: 8, hasCodes: true },
+  { numRows: 3, width: 5, hasCodes: true },
+  { numRows: 67, width: 136, ...all, gainOffset: 1, hasCodes: true },
+  { numRows: 5, width: 4096, hasAddend: true, hasSum: true, hasBias: true, gainOffset: 1, hasCodes: true },
+  { numRows: 2, width: 18_432, hasCodes: true },
 ];
 
 function describeForward({ numRows, width, gainOffset, ...switches }: ForwardSetting): string {
@@ -67,6 +73,7 @@ export function normForwardCase(
       sum: setting.hasSum ? operand(dtype, numRows, { width, check: exact }) : undefined,
       y: operand(dtype, numRows, { width, check: result, sameAs: setting.isInPlace ? "x" : undefined }),
       rstd: setting.hasStatistics ? statistic : undefined,
+      ...(setting.hasCodes ? rowCodeOperands(dtype, numRows, width) : {}),
       numRows,
       width,
       eps,

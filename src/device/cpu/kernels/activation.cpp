@@ -1,5 +1,5 @@
 /* Pointwise activations, their derivatives, and the gated forms. */
-#include "vector.h"
+#include "float8_rows.h"
 #include "vector_math.h"
 
 namespace nt {
@@ -147,6 +147,33 @@ NT_OP(gated_activation_forward) {
           });
         }
       });
+    });
+  });
+}
+
+NT_OP(activation_codes) {
+  if (args.codes.dtype != u8 || args.scales.dtype != f32) return unsupported;
+  return dispatch_kind(args.kind, [&](auto kind) {
+    return dispatch_float(args.x.dtype, [&](auto tag) -> int32_t {
+      using T = typename decltype(tag)::type;
+      const int64_t columns = args.width, stride = args.gated != 0 ? 2 * columns : columns;
+      bool has_failed = false;
+      parallel_for(args.num_rows, row_grain(columns), [&](int64_t begin, int64_t end, int thread) {
+        T* values = static_cast<T*>(scratch(thread, static_cast<int64_t>(sizeof(T)) * max<int64_t>(columns, 1)));
+        if (values == nullptr) {
+          has_failed = true;
+          return;
+        }
+        for (int64_t row = begin; row < end; row++) {
+          const T* x = data<T>(args.x) + row * stride;
+          for_vectors(0, columns, [&](int64_t i, auto lanes) NT_INLINE {
+            const vec value = decltype(kind)::type::value(load_vec(x + i, lanes));
+            store_vec(values + i, args.gated != 0 ? value * load_vec(x + columns + i, lanes) : value, lanes);
+          });
+          data<float>(args.scales)[row] = quantise_row(values, columns, data<uint8_t>(args.codes) + row * columns);
+        }
+      });
+      return has_failed ? out_of_memory : ok;
     });
   });
 }

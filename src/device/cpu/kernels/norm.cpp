@@ -4,7 +4,7 @@
  * A row is summed into f32 scratch once and worked on there, so memory is read and written once. Gradients of gain and bias are
  * summed over blocks of rows whose number does not depend on the thread count, then over the blocks in order.
  */
-#include "vector.h"
+#include "float8_rows.h"
 
 namespace nt {
 namespace {
@@ -30,6 +30,9 @@ struct Forward {
   float *mean, *rstd;
   int64_t num_rows, columns;
   float eps, gain_offset;
+  /* Of y as it is stored; null: none. */
+  uint8_t* codes;
+  float* scales;
 };
 
 /* The row's s into `row`, rounded and stored as `sum` where that is given; the sum of its values. */
@@ -74,6 +77,11 @@ float squares_about(const float* row, int64_t columns, float mean) {
   return sum_of(total + other);
 }
 
+/* Codes of `count` stored elements of y from `at` on; their scale. */
+float stored_codes(const nt_tensor& y, int64_t at, int64_t count, uint8_t* codes) {
+  return y.dtype == f32 ? quantise_row(data<float>(y) + at, count, codes) : quantise_row(data<bf16>(y) + at, count, codes);
+}
+
 template <bool is_centred>
 int32_t forward(const Forward& p) {
   int32_t status = dispatch_elements({p.x, p.addend, p.sum, p.y}, [](auto) {});
@@ -109,6 +117,7 @@ int32_t forward(const Forward& p) {
           const vec normal = (load_vec(row + c, lanes) - centre) * factor;
           y.store(r * p.columns + c, normal * load_vec(gain + c, lanes) + load_vec(bias + c, lanes), lanes);
         });
+        if (p.codes != nullptr) p.scales[r] = stored_codes(p.y, r * p.columns, p.columns, p.codes + r * p.columns);
       }
     });
   });
@@ -211,21 +220,24 @@ bool are_wide(std::initializer_list<nt_tensor> tensors) {
   return true;
 }
 
+bool are_codes(const nt_tensor& tensor) { return tensor.data == nullptr || tensor.dtype == u8; }
+
 constexpr nt_tensor absent{nullptr, f32};
 
 }  // namespace
 
 NT_OP(layer_norm_forward) {
-  if (!are_wide({args.mean, args.rstd})) return unsupported;
+  if (!are_wide({args.mean, args.rstd, args.scales}) || !are_codes(args.codes)) return unsupported;
   return forward<true>({args.x, args.addend, args.gain, args.bias, args.sum, args.y, data<float>(args.mean),
                         data<float>(args.rstd), args.num_rows, args.width, static_cast<float>(args.eps),
-                        static_cast<float>(args.gain_offset)});
+                        static_cast<float>(args.gain_offset), data<uint8_t>(args.codes), data<float>(args.scales)});
 }
 
 NT_OP(rms_norm_forward) {
-  if (!are_wide({args.rstd})) return unsupported;
+  if (!are_wide({args.rstd, args.scales}) || !are_codes(args.codes)) return unsupported;
   return forward<false>({args.x, args.addend, args.gain, absent, args.sum, args.y, nullptr, data<float>(args.rstd),
-                         args.num_rows, args.width, static_cast<float>(args.eps), static_cast<float>(args.gain_offset)});
+                         args.num_rows, args.width, static_cast<float>(args.eps), static_cast<float>(args.gain_offset),
+                         data<uint8_t>(args.codes), data<float>(args.scales)});
 }
 
 NT_OP(layer_norm_backward) {

@@ -2,32 +2,10 @@
  * Rows to E4M3 codes with a scale each, and back: weights and activations alike. Codes are made in f32, step by step as the operator table says,
  * so that every backend makes the same ones.
  */
-#include "float8.h"
+#include "float8_rows.h"
 
 namespace nt {
 namespace {
-
-/* The largest magnitude, NaN aside. */
-template <class T>
-float peak_of(const T* x, int64_t count) {
-  vec peaks = {};
-  for_vectors(0, count, [&](int64_t i, auto lanes) NT_INLINE {
-    const vec value = load_vec(x + i, lanes);
-    peaks = max(max(value, -value), peaks);
-  });
-  return max_of(peaks);
-}
-
-template <class T>
-float quantise_row(const T* x, int64_t count, uint8_t* codes) {
-  const float peak = peak_of(x, count), scale = peak / e4m3_largest;
-  const bool is_zero = scale < 0x1p-126f;
-  const vec inverse = broadcast(is_zero ? 0.0f : e4m3_largest / peak);
-  for_vectors(0, count, [&](int64_t i, auto lanes) NT_INLINE {
-    store_codes(codes + i, e4m3_codes(load_vec(x + i, lanes) * inverse), lanes);
-  });
-  return is_zero ? 0.0f : scale;
-}
 
 template <class T>
 void dequantise_row(const uint8_t* codes, int64_t count, float scale, T* y) {

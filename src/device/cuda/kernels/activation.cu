@@ -1,5 +1,7 @@
 // Pointwise activations, plain and gated, forward and backward; the kinds of the operator table. T is the type of all tensors.
+// Of rows whose codes are wanted (quantiseRows) a block has one, in registers.
 // Memory-bound: four independent 16-byte accesses per thread and operand.
+#include "float8.cuh"
 
 constexpr int threads = 256;
 constexpr int packs_per_thread = 4;
@@ -224,5 +226,93 @@ extern "C" __global__ void __launch_bounds__(threads) gated_backward(Gated args)
           args.y[at] = from_float<T>(dy * derivative_of<kind>(gate) * factor);
           args.y[at + args.width] = from_float<T>(dy * value_of<kind>(gate));
         });
+  });
+}
+
+// ---- codes of activated rows ----
+
+struct ActivationCodes {
+  const T* x;
+  uint8_t* codes;
+  float* scales;
+  int64_t x_row_stride;
+  int32_t width;
+  int32_t kind;
+  int32_t is_gated;
+};
+
+__device__ __forceinline__ float stored(float value) { return to_float(from_float<T>(value)); }
+
+template <int packs>
+__device__ __forceinline__ void activate_row(const ActivationCodes& args) {
+  __shared__ float scratch[32];
+  allow_next_kernel();
+  const int num_packs = args.width / count;
+  wait_for_previous_kernel();
+  const T* x = args.x + blockIdx.x * args.x_row_stride;
+  uint4 raw[packs], factors[packs];
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    const int pack = threadIdx.x + p * blockDim.x;
+    raw[p] = pack < num_packs ? load_16_streaming(x + pack * count) : uint4{};
+    factors[p] = args.is_gated && pack < num_packs ? load_16_streaming(x + args.width + pack * count) : uint4{};
+  }
+  float values[packs][count];
+  float peak = 0.0f;
+  with_kind(args.kind, [&](auto tag) {
+#pragma unroll
+    for (int p = 0; p < packs; p++) {
+      unpack(as_pack<T>(raw[p]), values[p]);
+#pragma unroll
+      for (int i = 0; i < count; i++) values[p][i] = value_of<decltype(tag)::value>(values[p][i]);
+    }
+  });
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    if (args.is_gated) {
+      float factor[count];
+      unpack(as_pack<T>(factors[p]), factor);
+#pragma unroll
+      for (int i = 0; i < count; i++) values[p][i] *= factor[i];
+    }
+    const Pack<T> rounded = pack_of(values[p]);
+    unpack(rounded, values[p]);
+    // Beyond the row there may be what an activation makes of zeros.
+    if (threadIdx.x + p * blockDim.x < num_packs) peak = larger_magnitude(peak, values[p]);
+  }
+  const RowScale found = row_scale(block_max(peak, scratch));
+  if (threadIdx.x == 0) args.scales[blockIdx.x] = found.scale;
+  uint8_t* codes = args.codes + int64_t(blockIdx.x) * args.width;
+#pragma unroll
+  for (int p = 0; p < packs; p++) {
+    const int pack = threadIdx.x + p * blockDim.x;
+    if (pack < num_packs) store_codes(codes + pack * count, values[p], found.inverse);
+  }
+}
+
+#define ACTIVATION_CODES(packs)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(512) activation_codes_packs_##packs(const __grid_constant__ ActivationCodes args) { \
+    activate_row<packs>(args);                                                                                                   \
+  }
+ACTIVATION_CODES(1)
+ACTIVATION_CODES(2)
+ACTIVATION_CODES(4)
+
+// Any width and alignment: the row is activated twice.
+extern "C" __global__ void __launch_bounds__(threads) activation_codes_any(const __grid_constant__ ActivationCodes args) {
+  __shared__ float scratch[32];
+  begin_after_previous();
+  const T* x = args.x + blockIdx.x * args.x_row_stride;
+  uint8_t* codes = args.codes + int64_t(blockIdx.x) * args.width;
+  with_kind(args.kind, [&](auto tag) {
+    const auto value = [&](int c) {
+      const float active = value_of<decltype(tag)::value>(to_float(x[c]));
+      return stored(args.is_gated ? active * to_float(x[args.width + c]) : active);
+    };
+    float peak = 0.0f;
+    for (int c = threadIdx.x; c < args.width; c += blockDim.x) peak = fmaxf(peak, fabsf(value(c)));
+    const RowScale found = row_scale(block_max(peak, scratch));
+    if (threadIdx.x == 0) args.scales[blockIdx.x] = found.scale;
+    for (int c = threadIdx.x; c < args.width; c += blockDim.x) codes[c] = e4m3_code(value(c) * found.inverse);
   });
 }

@@ -50,3 +50,39 @@ __device__ __forceinline__ void e4m3_values(uint32_t codes, float (&values)[4]) 
   for (int i = 0; i < 4; i++) values[i] = e4m3_value(static_cast<uint8_t>(codes >> (8 * i)));
 #endif
 }
+
+// ---- a row to codes with a scale, as the operator table says (quantiseRows) ----
+
+// The largest magnitude of some elements and `peak`, NaN aside.
+template <int count>
+__device__ __forceinline__ float larger_magnitude(float peak, const float (&values)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; i++) peak = fmaxf(peak, fabsf(values[i]));
+  return peak;
+}
+
+struct RowScale {
+  float scale;
+  // What the row's elements are multiplied by.
+  float inverse;
+};
+__device__ __forceinline__ RowScale row_scale(float peak) {
+  const float scale = peak / e4m3_largest;
+  if (scale < 1.1754943508222875e-38f) return {0.0f, 0.0f};
+  return {scale, e4m3_largest / peak};
+}
+
+// Codes of a pack of the row; the address is a multiple of `count`.
+template <int count>
+__device__ __forceinline__ void store_codes(uint8_t* codes, const float (&values)[count], float inverse) {
+  uint32_t words[count / 4];
+#pragma unroll
+  for (int i = 0; i < count / 4; i++) {
+    float quad[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) quad[j] = values[4 * i + j] * inverse;
+    words[i] = e4m3_codes(quad);
+  }
+  if constexpr (count == 8) *reinterpret_cast<uint2*>(codes) = {words[0], words[1]};
+  else *reinterpret_cast<uint32_t*>(codes) = words[0];
+}

@@ -1,7 +1,9 @@
 // LayerNorm and RMSNorm forward with the residual addition before them. A block owns a row at a time, in registers; the next row's
 // loads are under way while the present one is reduced, so that memory never waits for a barrier. T is the type of x, addend, sum
 // and y; gain and bias have run-time types and stay in registers where a thread has one pack, else in the first-level cache.
+// `_codes` also quantises the stored rows (quantiseRows), while they are in registers.
 // Launch: `_packs_N` for widths of whole packs, with ceil(width / pack / N) threads rounded up to warps; `_any` for the rest.
+#include "float8.cuh"
 
 struct Forward {
   const T* x;
@@ -12,6 +14,8 @@ struct Forward {
   T* y;
   float* mean;
   float* rstd;
+  uint8_t* codes;
+  float* scales;
   int64_t num_rows;
   int width;
   // 1: gain is bf16; 2: bias is bf16.
@@ -30,6 +34,16 @@ __device__ __forceinline__ float row_sum(float x, float (&scratch)[32]) {
   if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = x;
   __syncthreads();
   return warp_sum((threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : 0.0f);
+}
+
+// The largest of the block, likewise.
+__device__ __forceinline__ float row_max(float x, float (&scratch)[32]) {
+  const int num_warps = blockDim.x >> 5;
+  x = warp_max(x);
+  if (num_warps == 1) return x;
+  if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = x;
+  __syncthreads();
+  return warp_max((threadIdx.x & 31) < num_warps ? scratch[threadIdx.x & 31] : 0.0f);
 }
 
 // A thread's share of gain or bias as it lies in memory: decoding it at the load would wait for it there.
@@ -70,9 +84,10 @@ __device__ __forceinline__ void decode(const Weights& weights, bool is_bf16, flo
   }
 }
 
-template <bool centres, int packs>
+template <bool centres, int packs, bool quantises>
 __device__ __forceinline__ void forward_rows(const Forward& args) {
   __shared__ float scratch[4][32];
+  __shared__ float peaks[quantises ? 2 : 1][32];
   allow_next_kernel();
   const int num_packs = args.width / count;
   const bool has_bf16_gain = args.flags & 1, has_bf16_bias = args.flags & 2;
@@ -137,6 +152,7 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
       if (args.mean != nullptr) args.mean[row] = mean;
       if (args.rstd != nullptr) args.rstd[row] = rstd;
     }
+    float peak = 0.0f;
 #pragma unroll
     for (int p = 0; p < packs; p++) {
       const int pack = threadIdx.x + p * blockDim.x;
@@ -152,7 +168,21 @@ __device__ __forceinline__ void forward_rows(const Forward& args) {
 #pragma unroll
       for (int i = 0; i < count; i++)
         s[p][i] = (s[p][i] - mean) * rstd * (scale[i] + args.gain_offset) + shift[i];
-      store_pack(args.y + row * args.width + pack * count, pack_of(s[p]));
+      const Pack<T> rounded = pack_of(s[p]);
+      store_pack(args.y + row * args.width + pack * count, rounded);
+      if constexpr (quantises) {
+        unpack(rounded, s[p]);
+        peak = larger_magnitude(peak, s[p]);
+      }
+    }
+    if constexpr (quantises) {
+      const RowScale found = row_scale(row_max(peak, peaks[turn >> 1]));
+      if (threadIdx.x == 0) args.scales[row] = found.scale;
+#pragma unroll
+      for (int p = 0; p < packs; p++) {
+        const int pack = threadIdx.x + p * blockDim.x;
+        if (pack < num_packs) store_codes(args.codes + row * args.width + pack * count, s[p], found.inverse);
+      }
     }
   }
 }
@@ -189,16 +219,18 @@ __device__ __forceinline__ void forward_any(const Forward& args) {
   }
 }
 
-#define FORWARD(packs, threads)                                                                            \
-  extern "C" __global__ void __launch_bounds__(threads) layer_norm_forward_packs_##packs(Forward args) {   \
-    forward_rows<true, packs>(args);                                                                       \
-  }                                                                                                        \
-  extern "C" __global__ void __launch_bounds__(threads) rms_norm_forward_packs_##packs(Forward args) {     \
-    forward_rows<false, packs>(args);                                                                      \
+#define FORWARD(name, centres, packs, suffix, quantises)                                                 \
+  extern "C" __global__ void __launch_bounds__(512) name##_forward_packs_##packs##suffix(Forward args) { \
+    forward_rows<centres, packs, quantises>(args);                                                       \
   }
-FORWARD(1, 512)
-FORWARD(2, 512)
-FORWARD(4, 512)
+#define FORWARDS(packs)                              \
+  FORWARD(layer_norm, true, packs, , false)          \
+  FORWARD(layer_norm, true, packs, _codes, true)     \
+  FORWARD(rms_norm, false, packs, , false)           \
+  FORWARD(rms_norm, false, packs, _codes, true)
+FORWARDS(1)
+FORWARDS(2)
+FORWARDS(4)
 
 extern "C" __global__ void __launch_bounds__(256) layer_norm_forward_any(Forward args) {
   begin_after_previous();

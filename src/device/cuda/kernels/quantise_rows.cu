@@ -13,12 +13,11 @@ struct QuantiseRows {
 
 constexpr int count = Pack<T>::count;
 
-// What the row's elements are multiplied by; the first thread stores the scale.
+// The first thread stores the scale.
 __device__ __forceinline__ float inverse_of(const QuantiseRows& args, float peak) {
-  const float scale = peak / e4m3_largest;
-  const bool is_zero = scale < 1.1754943508222875e-38f;
-  if (threadIdx.x == 0) args.scales[blockIdx.x] = is_zero ? 0.0f : scale;
-  return is_zero ? 0.0f : e4m3_largest / peak;
+  const RowScale found = row_scale(peak);
+  if (threadIdx.x == 0) args.scales[blockIdx.x] = found.scale;
+  return found.inverse;
 }
 
 template <int packs>
@@ -39,23 +38,14 @@ __device__ __forceinline__ void quantise_row(const QuantiseRows& args) {
 #pragma unroll
   for (int p = 0; p < packs; p++) {
     unpack(as_pack<T>(raw[p]), values[p]);
-    // Drops NaN.
-#pragma unroll
-    for (int i = 0; i < count; i++) peak = fmaxf(peak, fabsf(values[p][i]));
+    peak = larger_magnitude(peak, values[p]);
   }
   const float inverse = inverse_of(args, block_max(peak, scratch));
   uint8_t* codes = args.codes + int64_t(blockIdx.x) * args.width;
 #pragma unroll
   for (int p = 0; p < packs; p++) {
     const int pack = threadIdx.x + p * blockDim.x;
-    if (pack >= num_packs) continue;
-#pragma unroll
-    for (int i = 0; i < count; i += 4) {
-      float quad[4];
-#pragma unroll
-      for (int j = 0; j < 4; j++) quad[j] = values[p][i + j] * inverse;
-      reinterpret_cast<uint32_t*>(codes + pack * count)[i / 4] = e4m3_codes(quad);
-    }
+    if (pack < num_packs) store_codes(codes + pack * count, values[p], inverse);
   }
 }
 

@@ -1,12 +1,14 @@
 /** Launchers of the pointwise activations, plain and gated. */
 import { floatDtype, i32, i64, perFloat, pointer, type CudaKernels } from "../launcher.ts";
 import { allowsPacks, ceilDiv, overlapping, packSize } from "./grid.ts";
+import { launchRowCodes, rowFamily } from "./rowCodes.ts";
 
 const file = "activation.cu";
 const forwardKernels = perFloat(file, "activation_forward");
 const fewForwardKernels = perFloat(file, "activation_forward_few");
 const backwardKernels = perFloat(file, "activation_backward");
 const gatedForwardKernels = perFloat(file, "gated_forward");
+const codesKernels = rowFamily("activationCodes", file, "activation_codes");
 const gatedBackwardKernels = perFloat(file, "gated_backward");
 
 const threads = 256;
@@ -63,6 +65,11 @@ export const activationKernels = {
       i64(width),
       i32(kind),
     ]);
+  },
+
+  activationCodes: (context, { kind, gated, ...rows }) => {
+    const xRowStride = gated === 1 ? 2 * rows.width : rows.width;
+    launchRowCodes(context, codesKernels, { ...rows, xRowStride }, [kind, gated]);
   },
 
   gatedActivationBackward: (context, { x, dy, dx, numRows, width, kind }) => {

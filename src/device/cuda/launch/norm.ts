@@ -2,6 +2,7 @@
 import type { OpArguments, TensorArgument } from "../../contract.ts";
 import {
   address,
+  addressOf,
   f32,
   floatDtype,
   i32,
@@ -12,6 +13,7 @@ import {
   type KernelReference,
   type LaunchContext,
 } from "../launcher.ts";
+import { quantiseKernels } from "./quantise.ts";
 import { allowsPacks, bf16Flags, ceilDiv, overlapping, packSize, wholeWarps } from "./grid.ts";
 import { finishColumns } from "./reduce.ts";
 
@@ -24,14 +26,27 @@ interface Family {
 }
 
 function family(file: string, prefix: string, packs: readonly number[]): Family {
-  return {
-    packs: new Map(packs.map((count) => [count, perFloat(file, `${prefix}_packs_${count}`)])),
-    any: perFloat(file, `${prefix}_any`),
-  };
+  return { packs: packKernels(file, `${prefix}_packs`, packs), any: perFloat(file, `${prefix}_any`) };
 }
 
-const layerNormForward = family("norm_forward.cu", "layer_norm_forward", [1, 2, 4]);
-const rmsNormForward = family("norm_forward.cu", "rms_norm_forward", [1, 2, 4]);
+function packKernels(file: string, prefix: string, packs: readonly number[], suffix = ""): Family["packs"] {
+  return new Map(packs.map((count) => [count, perFloat(file, `${prefix}_${count}${suffix}`)]));
+}
+
+interface ForwardFamilies {
+  readonly plain: Family;
+  /** With the codes of the rows, which the kernel of any width leaves to another. */
+  readonly withCodes: Family;
+}
+
+function forwardFamilies(prefix: string): ForwardFamilies {
+  const [file, packs] = ["norm_forward.cu", [1, 2, 4]] as const;
+  const plain = family(file, prefix, packs);
+  return { plain, withCodes: { ...plain, packs: packKernels(file, `${prefix}_packs`, packs, "_codes") } };
+}
+
+const layerNormForward = forwardFamilies("layer_norm_forward");
+const rmsNormForward = forwardFamilies("rms_norm_forward");
 const layerNormBackward = family("norm_backward.cu", "layer_norm_backward", [1, 2]);
 const rmsNormBackward = family("norm_backward.cu", "rms_norm_backward", [1, 2]);
 
@@ -59,12 +74,13 @@ type ForwardArguments = OpArguments<"rmsNormForward"> & {
   mean?: TensorArgument | undefined;
 };
 
-function forward(context: LaunchContext, kernels: Family, args: ForwardArguments): void {
-  const { x, addend, gain, bias, sum, y, mean, rstd, numRows, width, eps, gainOffset } = args;
+function forward(context: LaunchContext, families: ForwardFamilies, args: ForwardArguments): void {
+  const { x, addend, gain, bias, sum, y, mean, rstd, codes, scales, numRows, width, eps, gainOffset } = args;
   const op = "layerNormForward";
   const usesPacks = allowsPacks([x, addend, sum, y, gain, bias], [width]) && width > 0;
   const numPacks = usesPacks ? width / packSize(x) : undefined;
   const hasFewRows = numRows <= context.multiprocessorCount;
+  const kernels = codes !== undefined && addressOf(codes) % 8 === 0 ? families.withCodes : families.plain;
   const plan = planRow(kernels, floatDtype(op, x), { numPacks, hasFewRows });
   const blocksPerMultiprocessor = Math.max(1, Math.min(16, Math.floor(1024 / plan.block)));
   const grid = Math.min(numRows, context.multiprocessorCount * blocksPerMultiprocessor);
@@ -77,12 +93,17 @@ function forward(context: LaunchContext, kernels: Family, args: ForwardArguments
     pointer(y),
     pointer(mean),
     pointer(rstd),
+    pointer(codes),
+    pointer(scales),
     i64(numRows),
     i32(width),
     i32(bf16Flags(op, { 1: gain, 2: bias })),
     f32(eps),
     f32(gainOffset),
   ]);
+  const hasCodes = kernels === families.withCodes && plan.packs > 0;
+  if (codes !== undefined && scales !== undefined && !hasCodes)
+    quantiseKernels.quantiseRows(context, { x: y, codes, scales, numRows, width, xRowStride: width });
 }
 
 /** Rows of dy, x and dsum in shared memory at once: num_stages of norm_backward.cu. */

@@ -15,25 +15,18 @@ import {
   type KernelReference,
   type LaunchContext,
 } from "../launcher.ts";
-import { allowsPacks, ceilDiv, overlapping, packSize, wholeWarps } from "./grid.ts";
+import { ceilDiv, overlapping } from "./grid.ts";
+import { launchRowCodes, rowFamily } from "./rowCodes.ts";
 
 const quantiseKernel = perFloat("quantise.cu", "quantise");
 const dequantiseKernel = perFloat("quantise.cu", "dequantise");
-const rowKernels = {
-  packs: new Map(
-    [1, 2, 4].map((count) => [count, perFloat("quantise_rows.cu", `quantise_rows_packs_${count}`)]),
-  ),
-  any: perFloat("quantise_rows.cu", "quantise_rows_any"),
-};
+const rowKernels = rowFamily("quantiseRows", "quantise_rows.cu", "quantise_rows");
 const dequantiseRowsKernel = perFloat("quantise_rows.cu", "dequantise_rows");
 const dequantiseWhole = perFloat("quantise.cu", "dequantise_whole");
 
 const threads = 256;
 /** Elements of dequantise's threads. */
 const pieceElements = 8;
-/** Threads of a row: the most, and those of the kernel of any width. */
-const mostRowThreads = 512;
-const anyRowThreads = 256;
 /** Pieces of a thread of dequantise_whole. */
 const batch = 4;
 const mostBlocks = 16_384;
@@ -96,20 +89,8 @@ export const quantiseKernels = {
     ]);
   },
 
-  quantiseRows: (context, { x, codes, scales, numRows, width, xRowStride }) => {
-    const dtype = floatDtype("quantiseRows", x);
-    const usesPacks = width > 0 && allowsPacks([x], [width, xRowStride]) && addressOf(codes) % 4 === 0;
-    const blockOf = (packs: number): number => wholeWarps(ceilDiv(width / packSize(x), packs));
-    const packs = usesPacks
-      ? [...rowKernels.packs.keys()].find((count) => blockOf(count) <= mostRowThreads)
-      : undefined;
-    const variants = (packs !== undefined && rowKernels.packs.get(packs)) || rowKernels.any;
-    const block = packs === undefined ? anyRowThreads : blockOf(packs);
-    const words = new BigInt64Array(5);
-    words.set([addressOf(x), addressOf(codes), addressOf(scales), xRowStride, width].map(BigInt));
-    context.launch(variants[dtype], overlapping(context, { grid: numRows, block }), [
-      structure(new Uint8Array(words.buffer), 8),
-    ]);
+  quantiseRows: (context, args) => {
+    launchRowCodes(context, rowKernels, args);
   },
 
   dequantiseRows: (context, { codes, scales, y, numRows, width }) => {
