@@ -1,6 +1,7 @@
 /**
  * A frozen weight whose rows lie in several places: query, key and value, or gate and up, each where its file has it. A product is one for
- * each part, into its columns of the result. (The gradient of the input is rounded after each part where it is in bf16.)
+ * each part, into its columns of the result. On the CPU its bits are those of one product where parts have more than 64 rows. The
+ * gradient of the input is rounded after each part where it is in bf16.
  */
 import { formatShape, invariant, numElements, ShapeError } from "../base/index.ts";
 import type { Dtype, Shape } from "../base/index.ts";
