@@ -1,7 +1,8 @@
 /**
  * What a decoding step of the 8.54 B model does beside its products: microseconds per operator, queued one after another in a graph as a
  * layer queues them, and the time that its bytes take at 4,300 GB/s.
- * `node bench/cuda-decode.ts [--only attention] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
+ * `node bench/cuda-decode.ts [--only attention] [--cache codes] [BATCH:CONTEXT:MOST-CONTEXT[:BLOCK[:LAYERS]] ...]`
+ * What reads or writes the cache runs over one of bf16 and one of E4M3 codes (`--cache bf16` or `--cache codes`: over one of them).
  * With LAYERS above 1 attention alone, over so many caches in turn, as a model reads them, with each sequence's blocks in order and far apart; then
  * what a layer does from the QKV product to the output product, with rotary and the cache write in a launch of their own and within attention.
  */
@@ -49,7 +50,7 @@ function measure(queue: () => void, repeats = numRepeats): number {
 
 const { values: options, positionals: cases } = parseArgs({
   allowPositionals: true,
-  options: { only: { type: "string", default: "" } },
+  options: { only: { type: "string", default: "" }, cache: { type: "string", default: "bf16,codes" } },
 });
 
 function report(label: string, bytes: number, queue: () => void, repeats = numRepeats): void {
@@ -60,6 +61,33 @@ function report(label: string, bytes: number, queue: () => void, repeats = numRe
     `${label.padEnd(44)} ${us.toFixed(2).padStart(8)} us, limit ${limitUs.toFixed(2).padStart(7)} us ${((100 * limitUs) / us).toFixed(0).padStart(4)} %`,
   );
 }
+
+const cacheForms = (["bf16", "codes"] as const).filter((form) => options.cache.split(",").includes(form));
+type CacheForm = (typeof cacheForms)[number];
+
+interface LayerCache {
+  kCache: TensorArgument;
+  vCache: TensorArgument;
+  kScales?: TensorArgument;
+  vScales?: TensorArgument;
+  numSlots: number;
+}
+
+function layerCache(form: CacheForm, numSlots: number): LayerCache {
+  // The code of 0.5.
+  const half = (): TensorArgument =>
+    form === "bf16" ? tensor("bf16", numSlots * width, 0.5) : tensor("u8", numSlots * width, 0x30);
+  const caches = { kCache: half(), vCache: half(), numSlots };
+  if (form === "bf16") return caches;
+  const scales = (): TensorArgument => tensor("f32", numSlots * numHeads, 0.01);
+  return { ...caches, kScales: scales(), vScales: scales() };
+}
+
+/** Of keys and values. */
+const tokenBytes: Readonly<Record<CacheForm, number>> = {
+  bf16: 4 * width,
+  codes: 2 * (width + 4 * numHeads),
+};
 
 function benchBatch(batch: number, context: number, maxContext: number, blockSize = 16): void {
   const qkvWidth = 3 * width;
@@ -72,8 +100,6 @@ function benchBatch(batch: number, context: number, maxContext: number, blockSiz
   const cosSin = tensor("f32", maxContext * 64, 0.5);
   const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
   const numSlots = batch * Math.ceil(context / blockSize) * blockSize;
-  const kCache = tensor("bf16", numSlots * width, 0.5);
-  const vCache = tensor("bf16", numSlots * width, 0.5);
   const slots = tensor("i32", batch, 3);
   const blockTables = tensor("i32", batch * maxBlocksPerSequence);
   const tables = new Int32Array(batch * maxBlocksPerSequence);
@@ -119,61 +145,46 @@ function benchBatch(batch: number, context: number, maxContext: number, blockSiz
       inverse: 0,
     }),
   );
-  report(`${name} cache write`, batch * width * 8, () =>
-    device.run("kvCacheWrite", {
+  for (const form of cacheForms) {
+    const caches = layerCache(form, numSlots);
+    const written = {
       k: at(width),
       v: at(2 * width),
       slots,
-      kCache,
-      vCache,
+      ...caches,
       numRows: batch,
       numKvHeads: numHeads,
       headDim,
       kRowStride: qkvWidth,
       vRowStride: qkvWidth,
-    }),
-  );
-  report(`${name} rotary and cache write in one`, batch * width * 10, () =>
-    device.run("rotaryCacheWrite", {
-      q: qkv,
-      k: at(width),
-      v: at(2 * width),
-      positions,
-      cosSin,
-      slots,
-      kCache,
-      vCache,
-      numRows: batch,
-      numHeads,
-      numKvHeads: numHeads,
-      headDim,
-      rotaryDim: 64,
-      qRowStride: qkvWidth,
-      kRowStride: qkvWidth,
-      vRowStride: qkvWidth,
-    }),
-  );
-  report(`${name} attention`, batch * context * width * 4, () =>
-    device.run("attentionPaged", {
-      q: qkv,
-      kCache,
-      vCache,
-      blockTables,
-      contextLengths,
-      queryStarts,
-      o: y,
-      numSequences: batch,
-      maxQueryLength: 1,
-      numHeads,
-      numKvHeads: numHeads,
-      headDim,
-      blockSize,
-      maxBlocksPerSequence,
-      qRowStride: qkvWidth,
-      oRowStride: width,
-      scale: 0.088,
-    }),
-  );
+    };
+    const writtenBytes = batch * (4 * width + tokenBytes[form]);
+    report(`${name} cache write, ${form}`, writtenBytes, () => device.run("kvCacheWrite", written));
+    const turned = { q: qkv, positions, cosSin, numHeads, rotaryDim: 64, qRowStride: qkvWidth };
+    report(`${name} rotary and cache write in one, ${form}`, writtenBytes + batch * 2 * width, () =>
+      device.run("rotaryCacheWrite", { ...written, ...turned }),
+    );
+    report(`${name} attention, ${form}`, batch * context * tokenBytes[form], () =>
+      device.run("attentionPaged", {
+        q: qkv,
+        ...caches,
+        blockTables,
+        contextLengths,
+        queryStarts,
+        o: y,
+        numSequences: batch,
+        maxQueryLength: 1,
+        numHeads,
+        numKvHeads: numHeads,
+        headDim,
+        blockSize,
+        maxBlocksPerSequence,
+        qRowStride: qkvWidth,
+        oRowStride: width,
+        scale: 0.088,
+      }),
+    );
+  }
   report(`${name} squared ReLU`, batch * ffnWidth * 4, () =>
     device.run("activationForward", { x: hidden, y: hidden, numElements: batch * ffnWidth, kind: 4 }),
   );
@@ -218,15 +229,11 @@ function benchLayers(
     blockSize,
     numLayers,
   }: Record<"batch" | "context" | "maxContext" | "blockSize" | "numLayers", number>,
-  isScattered: boolean,
+  { form, isScattered }: { form: CacheForm; isScattered: boolean },
 ): void {
   const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
   const blocks = Math.ceil(context / blockSize);
-  const numElements = batch * blocks * blockSize * width;
-  const caches = Array.from({ length: numLayers }, () => [
-    tensor("bf16", numElements, 0.5),
-    tensor("bf16", numElements, 0.5),
-  ]);
+  const caches = Array.from({ length: numLayers }, () => layerCache(form, batch * blocks * blockSize));
   const tables = new Int32Array(batch * maxBlocksPerSequence);
   for (let row = 0; row < batch; row++)
     for (let i = 0; i < blocks; i++)
@@ -242,15 +249,13 @@ function benchLayers(
   const q = tensor("bf16", batch * width, 0.5);
   const o = tensor("bf16", batch * width, 0.5);
   let layer = 0;
-  const name = `batch ${batch}, context ${context}, blocks of ${blockSize}, ${numLayers} layers, ${isScattered ? "scattered" : "in order"}`;
-  report(name, batch * context * width * 4, () => {
-    const [kCache, vCache] = caches[layer++ % numLayers];
+  const name = `batch ${batch}, context ${context}, blocks of ${blockSize}, ${numLayers} layers, ${isScattered ? "scattered" : "in order"}, ${form}`;
+  report(name, batch * context * tokenBytes[form], () => {
     const heads = { numHeads, numKvHeads: numHeads, headDim };
     const strides = { qRowStride: width, oRowStride: width };
     device.run("attentionPaged", {
       q,
-      kCache,
-      vCache,
+      ...caches[layer++ % numLayers],
       blockTables,
       contextLengths,
       queryStarts,
@@ -271,13 +276,16 @@ function benchLayers(
  * From the QKV product to the output product, each layer with weights and a cache of its own, once a graph: as in a model's step, no kernel
  * before attention's writes its cache or the step's inputs.
  */
-function benchBetweenProducts({
-  batch,
-  context,
-  maxContext,
-  blockSize,
-  numLayers,
-}: Record<"batch" | "context" | "maxContext" | "blockSize" | "numLayers", number>): void {
+function benchBetweenProducts(
+  {
+    batch,
+    context,
+    maxContext,
+    blockSize,
+    numLayers,
+  }: Record<"batch" | "context" | "maxContext" | "blockSize" | "numLayers", number>,
+  form: CacheForm,
+): void {
   const qkvWidth = 3 * width;
   const maxBlocksPerSequence = Math.ceil(maxContext / blockSize);
   const blocks = Math.ceil(context / blockSize);
@@ -293,8 +301,7 @@ function benchBetweenProducts({
     (_, i) => Math.floor(i / maxBlocksPerSequence) * blocks + (i % maxBlocksPerSequence),
   );
   const layers = Array.from({ length: numLayers }, () => ({
-    kCache: tensor("bf16", batch * blocks * blockSize * width, 0.5),
-    vCache: tensor("bf16", batch * blocks * blockSize * width, 0.5),
+    caches: layerCache(form, batch * blocks * blockSize),
     qkvWeight: tensor("bf16", qkvWidth * width, 0.01),
     outputWeight: tensor("bf16", width * width, 0.01),
   }));
@@ -342,9 +349,8 @@ function benchBetweenProducts({
       alpha: 1,
       beta: 0,
     });
-  const bytes = 2 * width * (qkvWidth + width) + batch * context * width * 4;
-  type Layer = (typeof layers)[number];
-  const ways: Record<string, ((caches: Pick<Layer, "kCache" | "vCache">) => void) | undefined> = {
+  const bytes = 2 * width * (qkvWidth + width) + batch * context * tokenBytes[form];
+  const ways: Record<string, ((caches: LayerCache) => void) | undefined> = {
     "products alone": undefined,
     "attention, two launches": (caches) => {
       device.run("rotaryCacheWrite", { ...shared, ...caches, numRows: batch });
@@ -355,12 +361,12 @@ function benchBetweenProducts({
   for (const [label, attend] of Object.entries(ways)) {
     let next = 0;
     report(
-      `batch ${batch}, context ${context}, between products: ${label}`,
+      `batch ${batch}, context ${context}, ${form}, between products: ${label}`,
       attend === undefined ? 2 * width * (qkvWidth + width) : bytes,
       () => {
-        const { kCache, vCache, qkvWeight, outputWeight } = layers[next++ % numLayers];
+        const { caches, qkvWeight, outputWeight } = layers[next++ % numLayers];
         product(x, qkvWeight, qkv, qkvWidth);
-        attend?.({ kCache, vCache });
+        attend?.(caches);
         product(o, outputWeight, x, width);
       },
       numLayers,
@@ -374,7 +380,7 @@ const standard = [
   [1, 160, 1024],
   [1, 4096, 4096],
   [16, 160, 1024],
-  [64, 160, 1024],
+  [64, 192, 1024],
   [256, 192, 1024],
   [64, 1500, 2048],
   [64, 4096, 4096],
@@ -383,8 +389,10 @@ for (const [batch, context, maxContext, blockSize, numLayers = 1] of given.lengt
   if (numLayers === 1) benchBatch(batch, context, maxContext, blockSize);
   else {
     const setting = { batch, context, maxContext, blockSize, numLayers };
-    for (const isScattered of [false, true]) benchLayers(setting, isScattered);
-    benchBetweenProducts(setting);
+    for (const form of cacheForms) {
+      for (const isScattered of [false, true]) benchLayers(setting, { form, isScattered });
+      benchBetweenProducts(setting, form);
+    }
   }
 }
 device.dispose();

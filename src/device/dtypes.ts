@@ -7,6 +7,8 @@ import type { OpName } from "./ops.ts";
 
 /** What "float tensors" of the table are. */
 export const floatTensorDtypes: readonly Dtype[] = ["f32", "bf16"];
+/** What a paged cache may hold: u8 are E4M3 codes. */
+export const cacheDtypes: readonly Dtype[] = [...floatTensorDtypes, "u8"];
 const f32: readonly Dtype[] = ["f32"];
 const f64: readonly Dtype[] = ["f64"];
 const i32: readonly Dtype[] = ["i32"];
@@ -64,6 +66,10 @@ const byName: Readonly<Record<string, readonly Dtype[]>> = {
   scaleScales: f32,
   aScales: f32,
   bScales: f32,
+  kCache: cacheDtypes,
+  vCache: cacheDtypes,
+  kScales: f32,
+  vScales: f32,
 };
 
 /** Rows of the table that differ from the rest. */

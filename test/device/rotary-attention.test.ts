@@ -1,7 +1,11 @@
-/** A decoding layer's attention in one pass against rotaryCacheWrite and attentionPaged one after the other: the same bits on every device. */
+/**
+ * A decoding layer's attention in one pass against rotaryCacheWrite and attentionPaged one after the other: the same bits on every device, over
+ * caches of floats and of E4M3 codes.
+ */
 import { expect, it } from "vitest";
 import { dtypeBytes } from "../../src/base/index.ts";
 import type { TensorArgument } from "../../src/device/index.ts";
+import { e4m3CodeOf } from "../../src/device/reference/float8.ts";
 import { placeTensor, readTensor } from "../host-tensors.ts";
 import { everyDevice, openAnyOrSkip } from "./every-device.ts";
 
@@ -26,12 +30,16 @@ const layouts: readonly Layout[] = [
 ];
 
 const settings = everyDevice.flatMap((kind) =>
-  (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
+  (["f32", "bf16"] as const).flatMap((dtype) =>
+    (["floats", "codes"] as const).flatMap((form) =>
+      layouts.map((layout) => ({ kind, dtype, form, layout })),
+    ),
+  ),
 );
 
 it.for(settings)(
-  "$kind, $dtype, $layout.numHeads heads of $layout.headDim, contexts $layout.contexts",
-  async ({ kind, dtype, layout }, test) => {
+  "$kind, $dtype, $form, $layout.numHeads heads of $layout.headDim, contexts $layout.contexts",
+  async ({ kind, dtype, form, layout }, test) => {
     using device = await openAnyOrSkip(kind, test);
     const { contexts, numHeads, numKvHeads, headDim, rotaryDim, blockSize } = layout;
     const numSequences = contexts.length;
@@ -56,12 +64,36 @@ it.for(settings)(
       return i % rotaryDim < rotaryDim / 2 ? Math.cos(angle) : Math.sin(angle);
     });
     // Whoever reads a slot that is only being written reads no number.
-    const cacheOf = (seed: number): Float64Array => {
-      const values = noise(numBlocks * blockSize * kvWidth, seed);
-      for (const slot of slots.filter((each) => each >= 0))
-        values.fill(Number.NaN, slot * kvWidth, (slot + 1) * kvWidth);
+    const numSlots = numBlocks * blockSize;
+    const written = slots.filter((each) => each >= 0);
+    const valuesOf = (seed: number): Float64Array => {
+      const values = noise(numSlots * kvWidth, seed);
+      for (const slot of written) values.fill(Number.NaN, slot * kvWidth, (slot + 1) * kvWidth);
       return values;
     };
+    const scalesOf = (seed: number): Float64Array => {
+      const scales = noise(numKvHeads * numSlots, seed).map((value) => Math.abs(value) / 200 + 0.002);
+      for (const slot of written)
+        for (let head = 0; head < numKvHeads; head++) scales[head * numSlots + slot] = Number.NaN;
+      return scales;
+    };
+    const placeCaches = () =>
+      form === "floats"
+        ? { kCache: placeTensor(device, dtype, valuesOf(2)), vCache: placeTensor(device, dtype, valuesOf(3)) }
+        : {
+            kCache: placeTensor(
+              device,
+              "u8",
+              valuesOf(2).map((value) => e4m3CodeOf(150 * value)),
+            ),
+            vCache: placeTensor(
+              device,
+              "u8",
+              valuesOf(3).map((value) => e4m3CodeOf(150 * value)),
+            ),
+            kScales: placeTensor(device, "f32", scalesOf(4)),
+            vScales: placeTensor(device, "f32", scalesOf(5)),
+          };
     const tables = {
       positions: placeTensor(
         device,
@@ -91,8 +123,8 @@ it.for(settings)(
         q: qkv,
         k: at(qkv, qWidth),
         v: at(qkv, qWidth + kvWidth),
-        kCache: placeTensor(device, dtype, cacheOf(2)),
-        vCache: placeTensor(device, dtype, cacheOf(3)),
+        ...placeCaches(),
+        numSlots,
         o: placeTensor(device, dtype, new Float64Array(numSequences * qWidth)),
         numSequences,
         numHeads,
@@ -123,10 +155,13 @@ it.for(settings)(
     const expected = readTensor(apart.o);
     expect(expected.every((value) => Number.isFinite(value))).toBe(true);
     expect(expected.some((value) => value !== 0)).toBe(true);
-    for (const { o, kCache, vCache } of [together, captured]) {
-      expect(readTensor(o)).toEqual(expected);
-      expect(readTensor(kCache)).toEqual(readTensor(apart.kCache));
-      expect(readTensor(vCache)).toEqual(readTensor(apart.vCache));
+    const cachesOf = (from: ReturnType<typeof place>): number[][] =>
+      [from.kCache, from.vCache, from.kScales, from.vScales].flatMap((tensor) =>
+        tensor === undefined ? [] : [readTensor(tensor)],
+      );
+    for (const result of [together, captured]) {
+      expect(readTensor(result.o)).toEqual(expected);
+      expect(cachesOf(result)).toEqual(cachesOf(apart));
     }
   },
 );

@@ -18,11 +18,24 @@ const layouts = [
   { numHeads: 3, numKvHeads: 1, headDim: 10, rotaryDim: 6 },
 ];
 
+interface Placed {
+  qkv: TensorArgument;
+  kCache: TensorArgument;
+  vCache: TensorArgument;
+  kScales?: TensorArgument;
+  vScales?: TensorArgument;
+}
+
 const settings = everyDevice.flatMap((kind) =>
-  (["f32", "bf16"] as const).flatMap((dtype) => layouts.map((layout) => ({ kind, dtype, layout }))),
+  (["f32", "bf16"] as const).flatMap((dtype) =>
+    (["floats", "codes"] as const).flatMap((form) =>
+      layouts.map((layout) => ({ kind, dtype, form, layout })),
+    ),
+  ),
 );
 
-it.for(settings)("$kind, $dtype, heads of $layout.headDim", async ({ kind, dtype, layout }, test) => {
+it.for(settings)("$kind, $dtype, $form, heads of $layout.headDim", async (setting, test) => {
+  const { kind, dtype, form, layout } = setting;
   using device = await openAnyOrSkip(kind, test);
   const { numHeads, numKvHeads, headDim, rotaryDim } = layout;
   const kvWidth = numKvHeads * headDim;
@@ -38,21 +51,30 @@ it.for(settings)("$kind, $dtype, heads of $layout.headDim", async ({ kind, dtype
     slots: placeTensor(device, "i32", slots),
     cosSin: placeTensor(device, "f32", angles),
   };
-  const place = () => ({
+  const place = (): Placed => ({
     qkv: placeTensor(device, dtype, noise(numRows * width, 1)),
-    kCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 2)),
-    vCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 3)),
+    ...(form === "floats"
+      ? {
+          kCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 2)),
+          vCache: placeTensor(device, dtype, noise(numSlots * kvWidth, 3)),
+        }
+      : {
+          kCache: placeTensor(device, "u8", new Float64Array(numSlots * kvWidth)),
+          vCache: placeTensor(device, "u8", new Float64Array(numSlots * kvWidth)),
+          kScales: placeTensor(device, "f32", new Float64Array(numSlots * numKvHeads)),
+          vScales: placeTensor(device, "f32", new Float64Array(numSlots * numKvHeads)),
+        }),
   });
   const at = (tensor: TensorArgument, column: number): TensorArgument => ({
     ...tensor,
     byteOffset: column * dtypeBytes(dtype),
   });
-  const written = ({ qkv, kCache, vCache }: ReturnType<typeof place>) => ({
+  const written = ({ qkv, ...caches }: Placed) => ({
     k: at(qkv, numHeads * headDim),
     v: at(qkv, numHeads * headDim + kvWidth),
     slots: tables.slots,
-    kCache,
-    vCache,
+    ...caches,
+    numSlots,
     numRows,
     numKvHeads,
     headDim,
@@ -91,8 +113,11 @@ it.for(settings)("$kind, $dtype, heads of $layout.headDim", async ({ kind, dtype
   const queries = (qkv: TensorArgument): number[] =>
     readTensor(qkv).filter((_, i) => i % width < numHeads * headDim);
   expect(queries(together.qkv)).toEqual(queries(apart.qkv));
-  expect(readTensor(together.kCache)).toEqual(readTensor(apart.kCache));
-  expect(readTensor(together.vCache)).toEqual(readTensor(apart.vCache));
+  const cachesOf = (from: Placed): number[][] =>
+    [from.kCache, from.vCache, from.kScales, from.vScales].flatMap((tensor) =>
+      tensor === undefined ? [] : [readTensor(tensor)],
+    );
+  expect(cachesOf(together)).toEqual(cachesOf(apart));
   // The keys and values of the projection stay as the projection left them.
   const rest = (qkv: TensorArgument): number[] =>
     readTensor(qkv).filter((_, i) => i % width >= numHeads * headDim);

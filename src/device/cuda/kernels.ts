@@ -8,6 +8,7 @@ import type { CudaKernels } from "./launcher.ts";
 import { activationKernels } from "./launch/activation.ts";
 import { adapterKernels } from "./launch/adapter.ts";
 import { attentionKernels } from "./launch/attention.ts";
+import { cacheWriteKernels } from "./launch/cacheWrite.ts";
 import { elementwiseKernels } from "./launch/elementwise.ts";
 import { embeddingKernels } from "./launch/embedding.ts";
 import { lossKernels } from "./launch/loss.ts";
@@ -31,6 +32,7 @@ export const cudaKernels: CudaKernels = {
   ...normKernels,
   ...rotaryKernels,
   ...attentionKernels,
+  ...cacheWriteKernels,
   ...pagedAttentionKernels,
   ...activationKernels,
   ...lossKernels,

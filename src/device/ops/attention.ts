@@ -1,6 +1,11 @@
 /** Rotary positions, attention and its cache. Conventions: ../ops.ts. */
 import type { OpSpec } from "./spec.ts";
 
+/** What every operator on a paged cache says of it. */
+const caches =
+  "Caches (numSlots, G, D) are of the dtype of the other floats, or both u8: E4M3 codes, and then, and only then, kScales and vScales f32 (G, numSlots) are there, " +
+  "a scale for each head of each slot, made of the head's D values as quantiseRows makes a row's. A cached value is its scale times its code's.";
+
 export const attentionOps = {
   rotary: {
     summary:
@@ -69,16 +74,39 @@ export const attentionOps = {
   kvCacheWrite: {
     summary:
       "kCache[slots[row]] = k[row], vCache[slots[row]] = v[row]; a negative slot skips its row. k, v: row r starts at r * rowStride, (G, D) values; " +
-      "caches (numSlots, G, D); slots i32 (N), a slot is block * blockSize + offset.",
-    tensors: { k: "read", v: "read", slots: "read", kCache: "update", vCache: "update" },
-    integers: ["numRows", "numKvHeads", "headDim", "kRowStride", "vRowStride"],
+      `slots i32 (N), a slot is block * blockSize + offset. ${caches}`,
+    tensors: {
+      k: "read",
+      v: "read",
+      slots: "read",
+      kCache: "update",
+      vCache: "update",
+      kScales: "update?",
+      vScales: "update?",
+    },
+    integers: ["numRows", "numSlots", "numKvHeads", "headDim", "kRowStride", "vRowStride"],
+    floats: [],
+  },
+  kvCacheCopy: {
+    summary:
+      "What slots[row] holds becomes what sources[row] holds, keys, values and their scales bit for bit; no source is also a target, and no target comes twice. " +
+      `sources, slots i32 (N). ${caches}`,
+    tensors: {
+      sources: "read",
+      slots: "read",
+      kCache: "update",
+      vCache: "update",
+      kScales: "update?",
+      vScales: "update?",
+    },
+    integers: ["numRows", "numSlots", "numKvHeads", "headDim"],
     floats: [],
   },
   rotaryCacheWrite: {
     summary:
       "rotary (inverse = 0) of q in place and of k, and kvCacheWrite of the turned k and of v, bit for bit, in one pass: q[row] is turned by positions[row], " +
-      "also where a negative slot skips the row's key and value. k itself stays as it was. q, k, v: row r starts at r * rowStride, (H, D) and (G, D) values; " +
-      "q, k, v and the caches have one dtype.",
+      "also where a negative slot skips the row's key and value. k itself stays as it was. q, k, v: row r starts at r * rowStride, (H, D) and (G, D) values. " +
+      `For codes the turned k is rounded to its dtype first. ${caches}`,
     tensors: {
       q: "update",
       k: "read",
@@ -88,9 +116,12 @@ export const attentionOps = {
       slots: "read",
       kCache: "update",
       vCache: "update",
+      kScales: "update?",
+      vScales: "update?",
     },
     integers: [
       "numRows",
+      "numSlots",
       "numHeads",
       "numKvHeads",
       "headDim",
@@ -105,11 +136,14 @@ export const attentionOps = {
     summary:
       "Causal attention over a paged cache. Sequence i owns query rows queryStarts[i] .. queryStarts[i + 1] (i32, numSequences + 1), which are the last " +
       "positions of its context of contextLengths[i] tokens (i32); token s of it lies in slot blockTables[i, floor(s / blockSize)] * blockSize + s mod blockSize. " +
-      "q, o (rows, H, D); caches (numSlots, G, D); blockTables i32 (numSequences, maxBlocksPerSequence). maxQueryLength bounds the query rows of any sequence.",
+      "q, o (rows, H, D); blockTables i32 (numSequences, maxBlocksPerSequence). maxQueryLength bounds the query rows of any sequence. " +
+      caches,
     tensors: {
       q: "read",
       kCache: "read",
       vCache: "read",
+      kScales: "read?",
+      vScales: "read?",
       blockTables: "read",
       contextLengths: "read",
       queryStarts: "read",
@@ -117,6 +151,7 @@ export const attentionOps = {
     },
     integers: [
       "numSequences",
+      "numSlots",
       "maxQueryLength",
       "numHeads",
       "numKvHeads",
@@ -132,7 +167,7 @@ export const attentionOps = {
     summary:
       "A decoding layer's rotaryCacheWrite and attentionPaged, bit for bit, in one: row i is the one query row of sequence i, at its last position, and slots[i] is where " +
       "that position lies by the block table, or negative where its key and value are there already. No sequence reads a slot that another row of the call " +
-      "writes. queryStarts counts 0 .. numSequences. Spends q, which is afterwards as it was or turned.",
+      `writes. queryStarts counts 0 .. numSequences. Spends q, which is afterwards as it was or turned. ${caches}`,
     tensors: {
       q: "update",
       k: "read",
@@ -142,6 +177,8 @@ export const attentionOps = {
       slots: "read",
       kCache: "update",
       vCache: "update",
+      kScales: "update?",
+      vScales: "update?",
       blockTables: "read",
       contextLengths: "read",
       queryStarts: "read",
@@ -149,6 +186,7 @@ export const attentionOps = {
     },
     integers: [
       "numSequences",
+      "numSlots",
       "numHeads",
       "numKvHeads",
       "headDim",

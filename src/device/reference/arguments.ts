@@ -5,7 +5,7 @@
 import { dtypeBytes, invariant, UnsupportedOpError } from "../../base/index.ts";
 import type { Dtype } from "../../base/index.ts";
 import type { Device, TensorArgument } from "../contract.ts";
-import { floatTensorDtypes, tableDtypes } from "../dtypes.ts";
+import { cacheDtypes, floatTensorDtypes, tableDtypes } from "../dtypes.ts";
 import { ops, type OpName, type OpSpec } from "../ops.ts";
 import { bytesOf } from "./memory.ts";
 
@@ -27,6 +27,7 @@ const floatDtypes: readonly Dtype[] = ["f32", "bf16", "f16", "f64"];
 /** The dtypes that the reference takes: where the table has f32 and bf16, any float dtype. */
 export function referenceDtypes(op: OpName, tensor: string): readonly Dtype[] {
   const allowed = tableDtypes(op, tensor);
+  if (allowed === cacheDtypes) return [...floatDtypes, "u8"];
   return allowed === floatTensorDtypes ? floatDtypes : allowed;
 }
 

@@ -2,6 +2,7 @@
 import { invariant } from "../../base/index.ts";
 import type { OpArguments } from "../contract.ts";
 import { softmaxInPlace } from "./attention.ts";
+import { cachedHeads, readSlots, writeSlot } from "./cachedHeads.ts";
 import { read, readRows, write, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
@@ -11,7 +12,8 @@ function gatherContext(
   sequence: number,
   contextLength: number,
 ): { keys: Float64Array; values: Float64Array } {
-  const { blockTables, kCache, vCache, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
+  const { blockTables, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
+  const cached = cachedHeads(args);
   const width = numKvHeads * headDim;
   const numBlocks = Math.ceil(contextLength / blockSize);
   invariant(
@@ -24,22 +26,38 @@ function gatherContext(
   for (const [index, block] of blocks.entries()) {
     const first = index * blockSize;
     const numTokens = Math.min(blockSize, contextLength - first);
-    const start = block * blockSize * width;
-    keys.set(read(kCache, numTokens * width, start), first * width);
-    values.set(read(vCache, numTokens * width, start), first * width);
+    keys.set(readSlots(cached.keys, block * blockSize, numTokens), first * width);
+    values.set(readSlots(cached.values, block * blockSize, numTokens), first * width);
   }
   return { keys, values };
 }
 
 export const cacheKernels = {
-  kvCacheWrite: ({ k, v, slots, kCache, vCache, numRows, numKvHeads, headDim, kRowStride, vRowStride }) => {
+  kvCacheWrite: (args) => {
+    const { k, v, slots, numRows, numKvHeads, headDim, kRowStride, vRowStride } = args;
+    const { keys, values } = cachedHeads(args);
     const width = numKvHeads * headDim;
     const rowSlots = read(slots, numRows);
     for (let row = 0; row < numRows; row++) {
       const slot = rowSlots[row];
       if (slot < 0) continue;
-      write(kCache, read(k, width, row * kRowStride), slot * width);
-      write(vCache, read(v, width, row * vRowStride), slot * width);
+      writeSlot(keys, slot, { heads: read(k, width, row * kRowStride), dtype: k.dtype });
+      writeSlot(values, slot, { heads: read(v, width, row * vRowStride), dtype: v.dtype });
+    }
+  },
+
+  kvCacheCopy: (args) => {
+    const { keys, values } = cachedHeads(args);
+    const width = args.numKvHeads * args.headDim;
+    const sources = read(args.sources, args.numRows);
+    const slots = read(args.slots, args.numRows);
+    for (const [row, source] of sources.entries()) {
+      for (const { cache, scales, numSlots, numKvHeads } of [keys, values]) {
+        write(cache, read(cache, width, source * width), slots[row] * width);
+        if (scales === undefined) continue;
+        for (let head = 0; head < numKvHeads; head++)
+          write(scales, read(scales, 1, head * numSlots + source), head * numSlots + slots[row]);
+      }
     }
   },
 

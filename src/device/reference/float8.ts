@@ -45,3 +45,19 @@ export function roundEven(x: number): number {
   if (rest !== 0.5) return Math.round(x);
   return floor % 2 === 0 ? floor : floor + 1;
 }
+
+/** Of f32. */
+const leastNormal = 2 ** -126;
+
+/** A row as numbers of 8 bits, as the operator quantiseRows says: peaks ignore NaN, which its own code keeps. */
+export function quantiseE4m3(values: Float64Array): { scale: number; codes: number[] } {
+  const { fround } = Math;
+  const peak = values.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
+  const scale = fround(peak / e4m3Largest);
+  const isZero = scale < leastNormal;
+  const inverse = isZero ? 0 : fround(e4m3Largest / peak);
+  return {
+    scale: isZero ? 0 : scale,
+    codes: Array.from(values, (value) => e4m3CodeOf(fround(value * inverse))),
+  };
+}

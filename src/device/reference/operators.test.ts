@@ -97,6 +97,7 @@ describe("the reference against PyTorch", () => {
       "dequantiseRows",
       "matmulScaled",
       "kvCacheWrite",
+      "kvCacheCopy",
       "rotaryCacheWrite",
       "rotaryAttentionPaged",
       "activationCodes",

@@ -5,7 +5,7 @@
 import { invariant } from "../../base/index.ts";
 import type { TensorArgument } from "../contract.ts";
 import { isPacked, nf4Values, groupFormats } from "../ops.ts";
-import { e4m3CodeOf, e4m3Largest, e4m3ValueOf, roundEven } from "./float8.ts";
+import { e4m3ValueOf, quantiseE4m3, roundEven } from "./float8.ts";
 import { read, readRows, write, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
@@ -26,8 +26,6 @@ interface GroupScales {
 
 /** Groups of the second quantisation. */
 const scaleGroupSize = 256;
-/** Of f32. */
-const leastNormal = 2 ** -126;
 
 function checkLayout({ width, groupSize, format }: Layout): void {
   invariant(format <= 2, `a format of quantised weights, got ${format}`);
@@ -120,19 +118,6 @@ function valueOf(
   return format === groupFormats.nf4 ? nf4Values[code] : code - 8;
 }
 
-/** One row as numbers of 8 bits: peaks ignore NaN, which its own code keeps. */
-function quantiseRow(values: Float64Array): QuantisedGroup {
-  const { fround } = Math;
-  const peak = values.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0);
-  const scale = fround(peak / e4m3Largest);
-  const isZero = scale < leastNormal;
-  const inverse = isZero ? 0 : fround(e4m3Largest / peak);
-  return {
-    scale: isZero ? 0 : scale,
-    codes: Array.from(values, (value) => e4m3CodeOf(fround(value * inverse))),
-  };
-}
-
 /** Codes and scales of contiguous rows (numRows, width). */
 export function writeRowCodes(
   values: Float64Array,
@@ -144,7 +129,7 @@ export function writeRowCodes(
   }: { codes: TensorArgument; scales: TensorArgument; numRows: number; width: number },
 ): void {
   for (let row = 0; row < numRows; row++) {
-    const found = quantiseRow(values.subarray(row * width, (row + 1) * width));
+    const found = quantiseE4m3(values.subarray(row * width, (row + 1) * width));
     write(scales, [found.scale], row);
     write(codes, found.codes, row * width);
   }

@@ -1,6 +1,7 @@
 /** Reference: rotary positions (Su et al., "RoFormer", 2021) over the first components of each head, pairs half a turn apart. */
 import type { OpArguments } from "../contract.ts";
 import { cacheKernels } from "./cache.ts";
+import { cachedHeads, writeSlot } from "./cachedHeads.ts";
 import { read, readRows, write, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
@@ -24,7 +25,8 @@ function turnHeads(
 }
 
 function rotaryCacheWrite(args: OpArguments<"rotaryCacheWrite">): void {
-  const { q, k, v, positions, cosSin, slots, kCache, vCache, numRows, headDim, rotaryDim } = args;
+  const { q, k, v, positions, cosSin, slots, numRows, headDim, rotaryDim } = args;
+  const cached = cachedHeads(args);
   const width = args.numHeads * headDim;
   const kvWidth = args.numKvHeads * headDim;
   const rowPositions = read(positions, numRows);
@@ -38,8 +40,8 @@ function rotaryCacheWrite(args: OpArguments<"rotaryCacheWrite">): void {
     if (slot < 0) continue;
     const keys = read(k, kvWidth, row * args.kRowStride);
     turnHeads(keys, angles, { headDim });
-    write(kCache, keys, slot * kvWidth);
-    write(vCache, read(v, kvWidth, row * args.vRowStride), slot * kvWidth);
+    writeSlot(cached.keys, slot, { heads: keys, dtype: k.dtype });
+    writeSlot(cached.values, slot, { heads: read(v, kvWidth, row * args.vRowStride), dtype: v.dtype });
   }
 }
 

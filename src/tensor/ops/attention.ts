@@ -2,7 +2,6 @@
  * Causal self-attention over a fused QKV projection: partial rotary positions (Su et al., 2021) in place, then attention in
  * memory linear in the length (Dao et al., "FlashAttention", 2022). No permuting copies: heads are read by row stride.
  */
-import { embedding } from "./embedding.ts";
 import { invariant, ShapeError } from "../../base/index.ts";
 import type { Context } from "../context.ts";
 import { record } from "../tape.ts";
@@ -182,9 +181,26 @@ export function selfAttention(context: Context, qkv: Tensor, options: AttentionO
 
 /** Keys and values of one layer, in slots of fixed-size blocks. */
 export interface PagedLayerCache {
-  /** (numSlots, G, D) */
+  /** (numSlots, G, D); u8 for E4M3 codes. */
   keys: Tensor;
   values: Tensor;
+  /** f32 (G, numSlots), of codes. */
+  keyScales?: Tensor | undefined;
+  valueScales?: Tensor | undefined;
+}
+
+/** A layer's cache as operators take it. */
+function cacheArguments({ keys, values, keyScales, valueScales }: PagedLayerCache) {
+  const [numSlots, numKvHeads, headDim] = keys.shape;
+  return {
+    kCache: keys,
+    vCache: values,
+    kScales: keyScales,
+    vScales: valueScales,
+    numSlots,
+    numKvHeads,
+    headDim,
+  };
 }
 
 /** Which rows of a step belong to which sequence, and where their keys and values live (see the operator table). */
@@ -230,11 +246,8 @@ export function pagedSelfAttention(
     k: qkv.at(keyStart),
     v: qkv.at(keyStart + numKvHeads * headDim),
     slots: batch.slots,
-    kCache: cache.keys,
-    vCache: cache.values,
+    ...cacheArguments(cache),
     numRows,
-    numKvHeads,
-    headDim,
     kRowStride: qkv.width,
     vRowStride: qkv.width,
   };
@@ -251,21 +264,23 @@ export function pagedSelfAttention(
   if (!isOnePass) {
     if (turned === undefined) context.device.run("kvCacheWrite", written);
     else context.device.run("rotaryCacheWrite", turned);
-    if (batch.copies !== undefined) copySlots(context, cache, batch.copies);
+    if (batch.copies !== undefined)
+      context.device.run("kvCacheCopy", {
+        ...batch.copies,
+        ...cacheArguments(cache),
+        numRows: batch.copies.slots.numElements,
+      });
   }
   const o = context.empty([numRows, keyStart], qkv.dtype);
   const attended = {
     q: qkv,
-    kCache: cache.keys,
-    vCache: cache.values,
+    ...cacheArguments(cache),
     blockTables: batch.blockTables,
     contextLengths: batch.contextLengths,
     queryStarts: batch.queryStarts,
     o,
     numSequences: batch.numSequences,
     numHeads,
-    numKvHeads,
-    headDim,
     blockSize: batch.blockSize,
     maxBlocksPerSequence: batch.maxBlocksPerSequence,
     qRowStride: qkv.width,
@@ -275,29 +290,4 @@ export function pagedSelfAttention(
   if (isOnePass) context.device.run("rotaryAttentionPaged", { ...turned, ...attended });
   else context.device.run("attentionPaged", { ...attended, maxQueryLength: batch.maxQueryLength });
   return o;
-}
-
-function copySlots(
-  context: Context,
-  { keys, values }: PagedLayerCache,
-  { sources, slots }: { sources: Tensor; slots: Tensor },
-): void {
-  const [numSlots, numKvHeads, headDim] = keys.shape;
-  const width = numKvHeads * headDim;
-  context.scope(() => {
-    const gathered = (cache: Tensor): Tensor =>
-      embedding(context, sources, context.adopt(cache.reshape([numSlots, width])));
-    context.device.run("kvCacheWrite", {
-      k: gathered(keys),
-      v: gathered(values),
-      slots,
-      kCache: keys,
-      vCache: values,
-      numRows: slots.numElements,
-      numKvHeads,
-      headDim,
-      kRowStride: width,
-      vRowStride: width,
-    });
-  });
 }

@@ -1,9 +1,18 @@
 /**
  * Cases of rotary positions, of the paged cache and of attention over it, apart and in one: part and whole of a head turned, skipped slots, decoding, prefill in chunks and
- * both in one batch, blocks in any order, tables with unused entries.
+ * both in one batch, blocks in any order, tables with unused entries; caches of floats and of E4M3 codes.
  */
-import { close, conformanceCase, integers, operand, type Check, type ConformanceCase } from "../case.ts";
-import type { Values } from "../random.ts";
+import { e4m3CodeOf } from "../../../src/device/reference/float8.ts";
+import {
+  close,
+  conformanceCase,
+  integers,
+  operand,
+  type Check,
+  type ConformanceCase,
+  type Operand,
+} from "../case.ts";
+import type { DataSource, Values } from "../random.ts";
 import { floats, intermediateOf, type TensorDtype } from "./common.ts";
 
 const rotarySettings = [
@@ -61,6 +70,73 @@ function cosSinOf(angles: Float64Array, rotaryDim: number): Float64Array {
   });
 }
 
+/** What a cache holds: values as they are, or E4M3 codes with scales. */
+export type CacheForm = "floats" | "codes";
+const cacheForms: readonly CacheForm[] = ["floats", "codes"];
+
+interface CacheOperands {
+  kCache: Operand;
+  vCache: Operand;
+  kScales?: Operand;
+  vScales?: Operand;
+  numSlots: number;
+}
+
+/** `keys`: how what becomes of the keys is judged, where it is not exact. */
+function cacheOperands(
+  data: DataSource,
+  { dtype, form }: { dtype: TensorDtype; form: CacheForm },
+  sizes: { numSlots: number; numKvHeads: number; headDim: number; keys?: { isTurned: boolean } },
+): CacheOperands {
+  const { numSlots, numKvHeads, headDim, keys = { isTurned: false } } = sizes;
+  const width = numKvHeads * headDim;
+  const values = (): Values => data.normal(numSlots * width);
+  if (form === "floats") {
+    const half = (check?: Check): Operand =>
+      operand(dtype, numSlots, { width, values: values(), ...(check === undefined ? {} : { check }) });
+    return { kCache: half(keys.isTurned ? close() : undefined), vCache: half(), numSlots };
+  }
+  const codes = (check?: Check): Operand => {
+    const spread = values();
+    return operand("u8", numSlots, {
+      width,
+      values: () => spread().map((value) => e4m3CodeOf(100 * value)),
+      ...(check === undefined ? {} : { check }),
+    });
+  };
+  const scales = (check?: Check): Operand =>
+    operand("f32", numKvHeads, {
+      width: numSlots,
+      values: data.uniform(numKvHeads * numSlots, 0.005, 0.015),
+      ...(check === undefined ? {} : { check }),
+    });
+  // A turned key may be rounded to the other side, and a largest value with all codes of its head.
+  const turnedScales = close(dtype === "bf16" ? { intermediate: "bf16" } : {});
+  return {
+    kCache: codes(keys.isTurned ? nearlyAllCodes : undefined),
+    vCache: codes(),
+    kScales: scales(keys.isTurned ? turnedScales : undefined),
+    vScales: scales(),
+    numSlots,
+  };
+}
+
+/** Of codes, one in fifty may be the next one: where what was rounded lay in the middle between both but for its last bits. */
+const nearlyAllCodes: Check = {
+  kind: "judge",
+  judge: (actual, expected) => {
+    const place = (code: number): number => (code & 0x80 ? -(code & 0x7f) : code);
+    const apart = actual.map((code, i) => Math.abs(place(code) - place(expected[i])));
+    const far = apart.findIndex((steps) => steps > 1);
+    if (far !== -1) return `code ${far} is ${actual[far]}, expected ${expected[far]} or one beside it`;
+    const numApart = apart.reduce((count, steps) => count + steps, 0);
+    if (numApart <= 1 + actual.length / 50) return undefined;
+    return `${numApart} of ${actual.length} codes are not those expected`;
+  },
+};
+
+const formLabel = (form: CacheForm): string => (form === "codes" ? " as codes" : "");
+
 const writeSettings = [
   { numRows: 0, numKvHeads: 2, headDim: 8, gap: 0 },
   { numRows: 1, numKvHeads: 1, headDim: 5, gap: 0 },
@@ -69,30 +145,65 @@ const writeSettings = [
 ];
 const numSlots = 64;
 
-function kvCacheWriteCases(): ConformanceCase[] {
+function kvCacheWriteCases(form: CacheForm): ConformanceCase[] {
   return floats.flatMap((dtype) =>
     writeSettings.map(({ numRows, numKvHeads, headDim, gap }) =>
       conformanceCase(
         "kvCacheWrite",
-        `${dtype} ${numRows} rows G ${numKvHeads} D ${headDim} gap ${gap}`,
+        `${dtype} ${numRows} rows G ${numKvHeads} D ${headDim} gap ${gap}${formLabel(form)}`,
         (data) => {
           const width = numKvHeads * headDim;
           const stride = width + gap;
           const slots = data.distinct(numRows, numSlots);
           const row = { width, stride };
+          // A head of zeros, and one too small for a scale.
+          const spread = data.normal(numRows * width);
+          const keys = (): Float64Array =>
+            spread().map((value, i) => {
+              const head = Math.floor(i / headDim);
+              return head % 7 === 3 ? 0 : head % 7 === 5 ? value * 1e-37 : value;
+            });
           return {
-            k: operand(dtype, numRows, { ...row, values: data.normal(numRows * width) }),
+            k: operand(dtype, numRows, { ...row, values: keys }),
             v: operand(dtype, numRows, { ...row, values: data.normal(numRows * width) }),
             slots: operand("i32", numRows, {
               values: () => slots().map((slot, i) => (i % 4 === 2 ? -1 : slot)),
             }),
-            kCache: operand(dtype, numSlots, { width, values: data.normal(numSlots * width) }),
-            vCache: operand(dtype, numSlots, { width, values: data.normal(numSlots * width) }),
+            ...cacheOperands(data, { dtype, form }, { numSlots, numKvHeads, headDim }),
             numRows,
             numKvHeads,
             headDim,
             kRowStride: stride,
             vRowStride: stride,
+          };
+        },
+      ),
+    ),
+  );
+}
+
+const copySettings = [
+  { numRows: 0, numKvHeads: 2, headDim: 8 },
+  { numRows: 3, numKvHeads: 1, headDim: 5 },
+  { numRows: 20, numKvHeads: 3, headDim: 20 },
+  { numRows: 30, numKvHeads: 2, headDim: 128 },
+];
+
+function kvCacheCopyCases(form: CacheForm): ConformanceCase[] {
+  return floats.flatMap((dtype) =>
+    copySettings.map(({ numRows, numKvHeads, headDim }) =>
+      conformanceCase(
+        "kvCacheCopy",
+        `${dtype} ${numRows} rows G ${numKvHeads} D ${headDim}${formLabel(form)}`,
+        (data) => {
+          const slots = data.distinct(2 * numRows, numSlots);
+          return {
+            sources: operand("i32", numRows, { values: () => slots().slice(0, numRows) }),
+            slots: operand("i32", numRows, { values: () => slots().slice(numRows) }),
+            ...cacheOperands(data, { dtype, form }, { numSlots, numKvHeads, headDim }),
+            numRows,
+            numKvHeads,
+            headDim,
           };
         },
       ),
@@ -112,12 +223,12 @@ const rotaryWriteSettings = [
 ];
 
 /** As in a fused projection, where a row of q, k or v begins a whole row of all three after the last. */
-function rotaryCacheWriteCases(): ConformanceCase[] {
+function rotaryCacheWriteCases(form: CacheForm): ConformanceCase[] {
   return floats.flatMap((dtype) =>
     rotaryWriteSettings.map(({ numRows, numHeads, numKvHeads, headDim, rotaryDim, gap }) =>
       conformanceCase(
         "rotaryCacheWrite",
-        `${dtype} ${numRows} rows H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}`,
+        `${dtype} ${numRows} rows H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}${formLabel(form)}`,
         (data) => {
           const width = numHeads * headDim;
           const kvWidth = numKvHeads * headDim;
@@ -142,12 +253,11 @@ function rotaryCacheWriteCases(): ConformanceCase[] {
             slots: operand("i32", numRows, {
               values: () => slots().map((slot, i) => (i % 4 === 2 ? -1 : slot)),
             }),
-            kCache: operand(dtype, numSlots, {
-              width: kvWidth,
-              values: data.normal(numSlots * kvWidth),
-              check: close(),
-            }),
-            vCache: operand(dtype, numSlots, { width: kvWidth, values: data.normal(numSlots * kvWidth) }),
+            ...cacheOperands(
+              data,
+              { dtype, form },
+              { numSlots, numKvHeads, headDim, keys: { isTurned: true } },
+            ),
             numRows,
             numHeads,
             numKvHeads,
@@ -244,9 +354,13 @@ const pagedSettings: readonly PagedSetting[] = [
   },
 ];
 
-export function attentionPagedCase(setting: PagedSetting, dtype: TensorDtype): ConformanceCase {
+export function attentionPagedCase(
+  setting: PagedSetting,
+  dtype: TensorDtype,
+  form: CacheForm = "floats",
+): ConformanceCase {
   const { sequences, blockSize, numHeads, numKvHeads, headDim, gap = 0 } = setting;
-  const label = `${dtype} [${sequences.join("] [")}] block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} gap ${gap}`;
+  const label = `${dtype} [${sequences.join("] [")}] block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} gap ${gap}${formLabel(form)}`;
   return conformanceCase("attentionPaged", label, (data) => {
     const queryLengths = sequences.map(([queryLength]) => queryLength);
     const contextLengths = sequences.map(([, contextLength]) => contextLength);
@@ -258,13 +372,10 @@ export function attentionPagedCase(setting: PagedSetting, dtype: TensorDtype): C
     const numBlocks = blocksOf.reduce((total, blocks) => total + blocks, 0) + 3;
     const order = data.distinct(numBlocks, numBlocks);
     const width = numHeads * headDim;
-    const kvWidth = numKvHeads * headDim;
     const longest = Math.max(1, ...contextLengths);
-    const cacheValues = () => data.normal(numBlocks * blockSize * kvWidth);
     return {
       q: operand(dtype, numRows, { width, stride: width + gap, values: data.normal(numRows * width) }),
-      kCache: operand(dtype, numBlocks * blockSize, { width: kvWidth, values: cacheValues() }),
-      vCache: operand(dtype, numBlocks * blockSize, { width: kvWidth, values: cacheValues() }),
+      ...cacheOperands(data, { dtype, form }, { numSlots: numBlocks * blockSize, numKvHeads, headDim }),
       blockTables: operand("i32", sequences.length, {
         width: maxBlocks,
         values: () => tablesOf(blocksOf, maxBlocks, order()),
@@ -325,9 +436,13 @@ const rotaryPagedSettings: readonly RotaryPagedSetting[] = [
   },
 ];
 
-export function rotaryAttentionPagedCase(setting: RotaryPagedSetting, dtype: TensorDtype): ConformanceCase {
+export function rotaryAttentionPagedCase(
+  setting: RotaryPagedSetting,
+  dtype: TensorDtype,
+  form: CacheForm = "floats",
+): ConformanceCase {
   const { contexts, blockSize, numHeads, numKvHeads, headDim, rotaryDim, gap = 0 } = setting;
-  const label = `${dtype} ${contexts.length} of ${Math.max(0, ...contexts)} block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}`;
+  const label = `${dtype} ${contexts.length} of ${Math.max(0, ...contexts)} block ${blockSize} H ${numHeads} G ${numKvHeads} D ${headDim} turned ${rotaryDim} gap ${gap}${formLabel(form)}`;
   return conformanceCase("rotaryAttentionPaged", label, (data) => {
     const numSequences = contexts.length;
     const blocksOf = contexts.map((length) => Math.ceil(length / blockSize));
@@ -340,7 +455,6 @@ export function rotaryAttentionPagedCase(setting: RotaryPagedSetting, dtype: Ten
     const stride = width + 2 * kvWidth + gap;
     const angles = data.uniform(maxPositions * (rotaryDim / 2), -3, 3);
     const queries = data.normal(numSequences * width);
-    const cacheOf = () => ({ width: kvWidth, values: data.normal(numBlocks * blockSize * kvWidth) });
     const rows = () => ({ width: kvWidth, stride, values: data.normal(numSequences * kvWidth) });
     return {
       q: operand(dtype, numSequences, { width, stride, values: queries, check: spent(queries, dtype) }),
@@ -355,8 +469,11 @@ export function rotaryAttentionPagedCase(setting: RotaryPagedSetting, dtype: Ten
             return sequence % 3 === 2 ? -1 : block * blockSize + ((context - 1) % blockSize);
           }),
       }),
-      kCache: operand(dtype, numBlocks * blockSize, { ...cacheOf(), check: close() }),
-      vCache: operand(dtype, numBlocks * blockSize, cacheOf()),
+      ...cacheOperands(
+        data,
+        { dtype, form },
+        { numSlots: numBlocks * blockSize, numKvHeads, headDim, keys: { isTurned: true } },
+      ),
       blockTables: operand("i32", numSequences, { width: maxBlocks, values: tables }),
       contextLengths: integers("i32", contexts),
       queryStarts: integers("i32", [...contexts.keys(), numSequences]),
@@ -409,11 +526,14 @@ function tablesOf(blocksOf: readonly number[], maxBlocks: number, order: Float64
 export function cacheCases(): ConformanceCase[] {
   return [
     ...rotaryCases(),
-    ...kvCacheWriteCases(),
-    ...rotaryCacheWriteCases(),
-    ...floats.flatMap((dtype) => pagedSettings.map((setting) => attentionPagedCase(setting, dtype))),
-    ...floats.flatMap((dtype) =>
-      rotaryPagedSettings.map((setting) => rotaryAttentionPagedCase(setting, dtype)),
-    ),
+    ...cacheForms.flatMap((form) => [
+      ...kvCacheWriteCases(form),
+      ...kvCacheCopyCases(form),
+      ...rotaryCacheWriteCases(form),
+      ...floats.flatMap((dtype) => pagedSettings.map((setting) => attentionPagedCase(setting, dtype, form))),
+      ...floats.flatMap((dtype) =>
+        rotaryPagedSettings.map((setting) => rotaryAttentionPagedCase(setting, dtype, form)),
+      ),
+    ]),
   ];
 }

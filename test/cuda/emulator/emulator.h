@@ -331,6 +331,7 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
   for (int i = 0; i < 32; i++) bits |= unsigned(emulator::shuffle(int(predicate), i)) << i;
   return bits;
 }
+inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 
 inline unsigned __float_as_uint(float x) { unsigned y; memcpy(&y, &x, 4); return y; }
 inline float __uint_as_float(unsigned x) { float y; memcpy(&y, &x, 4); return y; }

@@ -12,19 +12,23 @@
 namespace nt {
 namespace attention {
 
-/* Rows of heads: element i of head h of row r. */
+/* Rows of heads: element i of head h of row r. E4M3 codes, which caches alone have, stand for themselves times a scale of their row and head. */
 struct HeadRows {
   char* data;
-  bool is_wide;
+  bool is_wide, has_codes;
   int64_t row_bytes, head_bytes;
+  const float* scales = nullptr; /* (heads, num_rows) */
+  int64_t num_rows = 0;
 
   HeadRows(const nt_tensor& tensor, int64_t row_stride, int64_t head_dim)
-      : data(static_cast<char*>(tensor.data)), is_wide(tensor.dtype == f32) {
-    const int64_t element = is_wide ? 4 : 2;
+      : data(static_cast<char*>(tensor.data)), is_wide(tensor.dtype == f32), has_codes(tensor.dtype == u8) {
+    const int64_t element = is_wide ? 4 : has_codes ? 1 : 2;
     row_bytes = row_stride * element;
     head_bytes = head_dim * element;
   }
   void* at(int64_t row, int64_t head) const { return data + row * row_bytes + head * head_bytes; }
+  float scale(int64_t row, int64_t head) const { return has_codes ? scales[head * num_rows + row] : 1.0f; }
+  ElementKind kind() const { return is_wide ? ElementKind::wide : has_codes ? ElementKind::codes : ElementKind::narrow; }
 };
 
 struct Heads {

@@ -214,12 +214,12 @@ class Backward {
       float* out = m.chunk + block * layout.block_stride;
       key_places(*work.sequence, p.v, work.kv_head, first, lines);
       for (int64_t panel = 0; panel * tile_rows < num_keys; panel++)
-        pack_along<Math>(p.v.is_wide, lines + panel * tile_rows, tile_rows, layout.head_dim,
+        pack_along<Math>(p.v.kind(), lines + panel * tile_rows, tile_rows, layout.head_dim,
                          out + layout.values_begin + panel * layout.key_panel_stride);
       key_places(*work.sequence, p.k, work.kv_head, first, lines);
       for (int64_t panel = 0; panel * tile_rows < num_keys; panel++)
-        pack_along<Math>(p.k.is_wide, lines + panel * tile_rows, tile_rows, layout.head_dim, out + panel * layout.key_panel_stride);
-      pack_across<Math>(p.k.is_wide, lines, num_keys, layout.head_dim, layout.panels.rows, layout.turned_panel_stride,
+        pack_along<Math>(p.k.kind(), lines + panel * tile_rows, tile_rows, layout.head_dim, out + panel * layout.key_panel_stride);
+      pack_across<Math>(p.k.kind(), lines, num_keys, layout.head_dim, layout.panels.rows, layout.turned_panel_stride,
                         out + layout.turned_begin);
     }
   }
@@ -227,14 +227,14 @@ class Backward {
   void pack_tile(const Columns& columns, int segment, bool wants_keys, const Memory& m) const {
     void* lines[tile_columns];
     columns.places(p.doutput, lines);
-    pack_along<Math>(p.doutput.is_wide, lines, tile_columns, layout.head_dim, outputs_along(m, segment));
+    pack_along<Math>(p.doutput.kind(), lines, tile_columns, layout.head_dim, outputs_along(m, segment));
     if (wants_keys)
-      pack_across<Math>(p.doutput.is_wide, lines, tile_columns, layout.head_dim, tile_columns, layout.across_panel_stride,
+      pack_across<Math>(p.doutput.kind(), lines, tile_columns, layout.head_dim, tile_columns, layout.across_panel_stride,
                         outputs_across(m, segment));
     columns.places(p.q, lines);
-    pack_along<Math>(p.q.is_wide, lines, tile_columns, layout.head_dim, queries_along(m, segment));
+    pack_along<Math>(p.q.kind(), lines, tile_columns, layout.head_dim, queries_along(m, segment));
     if (wants_keys)
-      pack_across<Math>(p.q.is_wide, lines, tile_columns, layout.head_dim, tile_columns, layout.across_panel_stride,
+      pack_across<Math>(p.q.kind(), lines, tile_columns, layout.head_dim, tile_columns, layout.across_panel_stride,
                         queries_across(m, segment));
   }
 

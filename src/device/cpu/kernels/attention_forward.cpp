@@ -45,9 +45,13 @@ struct Statistics {
   vec highest[tile_vectors], total[tile_vectors];
 };
 
-/* exp2 of a block of scores less the running maximum, as words of weights; `factor` is what earlier results are scaled by. */
-template <class Math>
-NT_INLINE inline void soften(float* scores, int64_t num_keys, Statistics& statistics, vec* factor, float* weights) {
+/*
+ * exp2 of a block of scores less the running maximum, as words of weights; `factor` is what earlier results are scaled by. With `scales`, of the
+ * values, each key's weights are multiplied by its own on the way.
+ */
+template <class Math, bool has_scales>
+NT_INLINE inline void soften(float* scores, int64_t num_keys, [[maybe_unused]] const float* scales, Statistics& statistics, vec* factor,
+                             float* weights) {
   unrolled<tile_vectors>([&](auto j) NT_INLINE {
     const float* column = scores + j * width;
     vec even = statistics.highest[j], odd = even;
@@ -66,6 +70,7 @@ NT_INLINE inline void soften(float* scores, int64_t num_keys, Statistics& statis
     const auto weight = [&](int64_t key) NT_INLINE {
       const vec result = exp2(load_vec(column + key * tile_columns) - centre);
       total += result;
+      if constexpr (has_scales) return result * scales[key];
       return result;
     };
     float* place = weights + j * width;
@@ -158,9 +163,9 @@ class Forward {
     const int64_t first = block * block_keys, num_keys = min<int64_t>(unit.sequence->num_keys - first, block_keys);
     key_places(*unit.sequence, p.k, unit.kv_head, first, lines);
     for (int64_t panel = 0; panel * tile_rows < num_keys; panel++)
-      pack_along<Math>(p.k.is_wide, lines + panel * tile_rows, tile_rows, layout.head_dim, out + panel * layout.key_panel_stride());
+      pack_along<Math>(p.k.kind(), lines + panel * tile_rows, tile_rows, layout.head_dim, out + panel * layout.key_panel_stride());
     key_places(*unit.sequence, p.v, unit.kv_head, first, lines);
-    pack_across<Math>(p.v.is_wide, lines, num_keys, layout.head_dim, layout.panels.rows, layout.value_panel_stride,
+    pack_across<Math>(p.v.kind(), lines, num_keys, layout.head_dim, layout.panels.rows, layout.value_panel_stride,
                       out + layout.values_begin());
   }
 
@@ -176,7 +181,7 @@ class Forward {
     const Columns columns(p, *unit.sequence, unit.kv_head, tile);
     void* lines[tile_columns];
     columns.places(p.q, lines);
-    pack_along<Math>(p.q.is_wide, lines, tile_columns, layout.head_dim, queries);
+    pack_along<Math>(p.q.kind(), lines, tile_columns, layout.head_dim, queries);
     std::memset(output, 0, static_cast<size_t>(output_floats()) * sizeof(float));
     Statistics statistics;
     unrolled<tile_vectors>([&](auto j) {
@@ -193,14 +198,32 @@ class Forward {
       for (int64_t panel = 0; panel * tile_rows < num_keys; panel++)
         score_tile<Math>(layout.score_words, keys + panel * layout.key_panel_stride(), queries, scale,
                          scores + panel * tile_rows * tile_columns);
+      if (p.k.has_codes) scale_scores(*unit.sequence, unit.kv_head, first, num_keys, scores);
       if (first + num_keys > columns.least) mask_scores(columns, first, num_keys, -INFINITY, scores);
       vec factor[tile_vectors];
-      soften<Math>(scores, num_keys, statistics, factor, weights);
+      if (p.v.has_codes) {
+        float scales[block_keys];
+        for (int64_t s = 0; s < num_keys; s++) scales[s] = p.v.scale(unit.sequence->key_row(first + s), unit.kv_head);
+        soften<Math, true>(scores, num_keys, scales, statistics, factor, weights);
+      } else {
+        soften<Math, false>(scores, num_keys, nullptr, statistics, factor, weights);
+      }
       for (int64_t panel = 0; panel < layout.panels.num_panels; panel++)
         add_values(ceil_div(num_keys, Math::per_word), values + panel * layout.value_panel_stride, weights, factor,
                    output + panel * layout.panels.rows * tile_columns);
     }
     finish(columns, statistics, output);
+  }
+
+  /* Scores of codes become those of keys. */
+  void scale_scores(const Sequence& sequence, int64_t kv_head, int64_t first, int64_t num_keys, float* scores) const {
+    for (int64_t s = 0; s < num_keys; s++) {
+      const float scale = p.k.scale(sequence.key_row(first + s), kv_head);
+      unrolled<tile_vectors>([&](auto j) NT_INLINE {
+        float* place = scores + s * tile_columns + j * width;
+        store_vec(place, load_vec(place) * scale);
+      });
+    }
   }
 
   void finish(const Columns& columns, const Statistics& statistics, const float* output) const {

@@ -182,12 +182,14 @@ class Decode {
   Decode(const Problem& problem, const Sequence* sequences_, int64_t count)
       : p(problem), sequences(sequences_), num_sequences(count), padded_dim(round_up(problem.heads.head_dim, 2 * width)) {
     if (p.k.is_wide) strips.set_keys<WideKeys<float>>();
+    else if (p.k.has_codes) strips.set_keys<WideKeys<e4m3>>();
     else strips.set_keys<WideKeys<bf16>>();
 #if defined(NT_AVX512_BF16)
-    uses_pairs = !p.q.is_wide && !p.k.is_wide;
+    uses_pairs = !p.q.is_wide && p.k.kind() == ElementKind::narrow;
     if (uses_pairs) strips.set_keys<PairKeys>();
 #endif
     if (p.v.is_wide) strips.set_values<float>();
+    else if (p.v.has_codes) strips.set_values<e4m3>();
     else strips.set_values<bf16>();
   }
 
@@ -325,16 +327,21 @@ class Decode {
   /* Keys first .. first + step_keys of a span; beyond its last key the last again, which is masked. */
   void run_step(const Span& span, int64_t first, const Memory& m) const {
     const void *keys[step_keys + strip_rows], *values[step_keys + strip_rows];
+    int64_t slots[step_keys + strip_rows];
     for (int64_t s = 0; s < step_keys + strip_rows; s++) {
       const int64_t row = span.sequence.key_row(min(first + s, span.end_key - 1));
+      slots[s] = row;
       keys[s] = p.k.at(row, 0);
       values[s] = p.v.at(row, 0);
     }
     for_strips(span, keys, [&](const Strip& strip, int first_row, int64_t c, int queries) {
       strips.score[queries - 1](strip, m.queries + c * padded_dim, padded_dim, m.scores + (c * step_keys + first_row) * width);
     });
-    for (int64_t c = 0; c < span.num_columns(); c++)
-      soften(c, min(span.end_key, span.sequence.num_visible(span.query_of(c), true)) - first, m);
+    for (int64_t c = 0; c < span.num_columns(); c++) {
+      const int64_t seen = min(span.end_key, span.sequence.num_visible(span.query_of(c), true)) - first;
+      const int64_t kv_head = span.head_of(c) * p.heads.num_kv_heads / p.heads.num_heads;
+      soften(c, seen, scales_of(p.k, slots, kv_head), scales_of(p.v, slots, kv_head), m);
+    }
     for_strips(span, values, [&](const Strip& strip, int first_row, int64_t c, int queries) {
       strips.value[queries - 1](strip, m.weights + c * step_keys + first_row, m.outputs + c * padded_dim, padded_dim);
     });
@@ -357,10 +364,18 @@ class Decode {
     }
   }
 
-  /* The weights of a column's step, of which it sees the first num_visible keys. */
-  void soften(int64_t c, int64_t num_visible, const Memory& m) const {
+  /* What a head's elements in the slots of a step are multiplied by. */
+  static vec scales_of(const HeadRows& rows, const int64_t* slots, int64_t kv_head) {
+    vec scales = broadcast(1.0f);
+    if (rows.has_codes)
+      for (int s = 0; s < step_keys; s++) scales[s] = rows.scale(slots[s], kv_head);
+    return scales;
+  }
+
+  /* The weights of a column's step, of which it sees the first num_visible keys, with the scales of keys and values. */
+  void soften(int64_t c, int64_t num_visible, vec key_scales, vec value_scales, const Memory& m) const {
     const int32_t seen = static_cast<int32_t>(max<int64_t>(0, min<int64_t>(num_visible, step_keys)));
-    const vec raw = sum_lanes(m.scores + c * step_keys * width) * (p.scale * 1.44269504f);
+    const vec raw = sum_lanes(m.scores + c * step_keys * width) * key_scales * (p.scale * 1.44269504f);
     const vec scores = lane_numbers() < seen ? raw : broadcast(-INFINITY);
     const float before = m.highest[c], highest = max(before, max_of(scores));
     const float centre = highest == -INFINITY ? 0 : highest;
@@ -372,7 +387,7 @@ class Decode {
       m.total[c] *= factor[0];
     }
     const vec weights = exp2(scores - centre);
-    store_vec(m.weights + c * step_keys, weights);
+    store_vec(m.weights + c * step_keys, weights * value_scales);
     m.total[c] += sum_of(weights);
   }
 
@@ -420,11 +435,45 @@ void write_rows(const nt_kv_cache_write_args& args, const nt_tensor& source, int
   }
 }
 
+/* The same into a cache of codes. */
+template <class T>
+void write_codes(const nt_kv_cache_write_args& args, const nt_tensor& source, int64_t row_stride, const CodeSlots& cache,
+                 int64_t begin, int64_t end, float* heads) {
+  const Elements<T> from(source);
+  const int32_t* slots = data<int32_t>(args.slots);
+  for (int64_t row = begin; row < end; row++) {
+    if (slots[row] < 0) continue;
+    for_vectors(0, args.num_kv_heads * args.head_dim, [&](int64_t i, auto lanes) NT_INLINE {
+      store_vec(heads + i, from.load(row * row_stride + i, lanes), lanes);
+    });
+    cache.store(slots[row], heads);
+  }
+}
+
 }  // namespace
 }  // namespace attention
 
 NT_OP(kv_cache_write) {
   if (args.slots.dtype != i32) return unsupported;
+  const int32_t status = check_caches(args);
+  if (status != ok) return status;
+  if (args.k_cache.dtype == u8) {
+    bool has_failed = false;
+    const int32_t written = dispatch_elements({args.k, args.v}, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const int64_t columns = args.num_kv_heads * args.head_dim;
+      parallel_for(args.num_rows, max<int64_t>(1, pointwise_grain / max<int64_t>(columns, 1)), [&](int64_t begin, int64_t end, int thread) {
+        float* heads = static_cast<float*>(scratch(thread, 4 * max<int64_t>(columns, 1)));
+        if (heads == nullptr) {
+          has_failed = true;
+          return;
+        }
+        attention::write_codes<T>(args, args.k, args.k_row_stride, key_codes(args), begin, end, heads);
+        attention::write_codes<T>(args, args.v, args.v_row_stride, value_codes(args), begin, end, heads);
+      });
+    });
+    return has_failed ? out_of_memory : written;
+  }
   return dispatch_elements({args.k, args.v, args.k_cache, args.v_cache}, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const int64_t grain = max<int64_t>(1, pointwise_grain / max<int64_t>(args.num_kv_heads * args.head_dim, 1));
@@ -435,15 +484,47 @@ NT_OP(kv_cache_write) {
   });
 }
 
+/* Slots lie scattered: one after the other, keys and values by turns. */
+NT_OP(kv_cache_copy) {
+  if (args.sources.dtype != i32 || args.slots.dtype != i32 || args.k_cache.dtype != args.v_cache.dtype) return unsupported;
+  const int32_t status = check_caches(args);
+  if (status != ok) return status;
+  const int64_t dtype = args.k_cache.dtype;
+  if (dtype != f32 && dtype != bf16_code && dtype != u8) return unsupported;
+  const int64_t slot_bytes = args.num_kv_heads * args.head_dim * (dtype == f32 ? 4 : dtype == u8 ? 1 : 2);
+  const int32_t *sources = data<int32_t>(args.sources), *slots = data<int32_t>(args.slots);
+  parallel_for(args.num_rows, max<int64_t>(1, 4 * pointwise_grain / max<int64_t>(slot_bytes, 1)), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; row++) {
+      const int64_t from = sources[row], to = slots[row];
+      for (const nt_tensor& cache : {args.k_cache, args.v_cache})
+        std::memcpy(data<char>(cache) + to * slot_bytes, data<char>(cache) + from * slot_bytes, static_cast<size_t>(slot_bytes));
+      for (const nt_tensor& tensor : {args.k_scales, args.v_scales}) {
+        float* scales = data<float>(tensor);
+        if (scales == nullptr) continue;
+        for (int64_t g = 0; g < args.num_kv_heads; g++) scales[g * args.num_slots + to] = scales[g * args.num_slots + from];
+      }
+    }
+  });
+  return ok;
+}
+
 NT_OP(attention_paged) {
   using namespace attention;
-  int32_t status = dispatch_elements({args.q, args.k_cache, args.v_cache, args.o}, [](auto) {});
+  int32_t status = check_caches(args);
+  if (status != ok) return status;
+  const bool has_codes = args.k_cache.dtype == u8;
+  status = has_codes ? dispatch_elements({args.q, args.o}, [](auto) {})
+                     : dispatch_elements({args.q, args.k_cache, args.v_cache, args.o}, [](auto) {});
   if (status != ok) return status;
   if (args.block_tables.dtype != i32 || args.context_lengths.dtype != i32 || args.query_starts.dtype != i32) return unsupported;
   const int64_t head_dim = args.head_dim, slot_stride = args.num_kv_heads * head_dim;
+  HeadRows keys(args.k_cache, slot_stride, head_dim), values(args.v_cache, slot_stride, head_dim);
+  keys.scales = data<float>(args.k_scales);
+  values.scales = data<float>(args.v_scales);
+  keys.num_rows = values.num_rows = args.num_slots;
   const Problem problem{HeadRows(args.q, args.q_row_stride, head_dim),
-                        HeadRows(args.k_cache, slot_stride, head_dim),
-                        HeadRows(args.v_cache, slot_stride, head_dim),
+                        keys,
+                        values,
                         HeadRows(args.o, args.o_row_stride, head_dim),
                         {args.num_heads, args.num_kv_heads, head_dim},
                         static_cast<float>(args.scale),

@@ -9,10 +9,13 @@
  */
 #pragma once
 
-#include "vector.h"
+#include "kv_codes.h"
 
 namespace nt {
 namespace attention {
+
+/* What lines are made of: f32, bf16, or E4M3 codes without their scales. */
+enum class ElementKind { wide, narrow, codes };
 
 #if defined(NT_AVX512)
 constexpr int tile_rows = 14, tile_vectors = 2;
@@ -130,6 +133,20 @@ inline NT_INLINE vec words_along(const bf16* line, int64_t first, int64_t num_el
     return left >= width ? load_vec(line + first) : load_vec(line + first, some_lanes{static_cast<int>(left)});
 }
 
+/* Codes are exact in bf16. */
+template <class Math>
+inline NT_INLINE vec words_along(const e4m3* line, int64_t first, int64_t num_elements) {
+  const int64_t left = num_elements - first;
+  const auto part = [&](int64_t at) NT_INLINE {
+    if (left - at >= width) return load_vec(line + first + at);
+    return left > at ? load_vec(line + first + at, some_lanes{static_cast<int>(left - at)}) : vec{};
+  };
+  if constexpr (Math::per_word == 1) return part(0);
+#if defined(NT_AVX512_BF16)
+  if constexpr (Math::per_word == 2) return (vec)_mm512_cvtne2ps_pbh((__m512)part(width), (__m512)part(0));
+#endif
+}
+
 /* Words of one or two lines side by side, `lanes` of them. */
 template <class Math, class T, class Lanes>
 inline NT_INLINE vec words_across(const T* line, [[maybe_unused]] const T* next, int64_t at, Lanes lanes) {
@@ -229,20 +246,23 @@ void pack_across(const void* const* lines, int64_t num_lines, int64_t num_compon
   }
 }
 
-/* The same for lines of either float type; pairs are always bf16. */
+/* The same for lines of any kind; pairs are never of f32. */
 template <class Math>
-void pack_along(bool is_wide, const void* const* lines, int stride, int64_t num_elements, float* out) {
+void pack_along(ElementKind kind, const void* const* lines, int stride, int64_t num_elements, float* out) {
   if constexpr (Math::per_word == 1) {
-    if (is_wide) return pack_along<Math, float>(lines, stride, num_elements, out);
+    if (kind == ElementKind::wide) return pack_along<Math, float>(lines, stride, num_elements, out);
   }
+  if (kind == ElementKind::codes) return pack_along<Math, e4m3>(lines, stride, num_elements, out);
   pack_along<Math, bf16>(lines, stride, num_elements, out);
 }
 template <class Math>
-void pack_across(bool is_wide, const void* const* lines, int64_t num_lines, int64_t num_components, int64_t rows,
+void pack_across(ElementKind kind, const void* const* lines, int64_t num_lines, int64_t num_components, int64_t rows,
                  int64_t panel_stride, float* out) {
   if constexpr (Math::per_word == 1) {
-    if (is_wide) return pack_across<Math, float>(lines, num_lines, num_components, rows, panel_stride, out);
+    if (kind == ElementKind::wide) return pack_across<Math, float>(lines, num_lines, num_components, rows, panel_stride, out);
   }
+  if (kind == ElementKind::codes)
+    return pack_across<Math, e4m3>(lines, num_lines, num_components, rows, panel_stride, out);
   pack_across<Math, bf16>(lines, num_lines, num_components, rows, panel_stride, out);
 }
 

@@ -1,6 +1,12 @@
 // Attention forward, backward and over a paged cache for f32, for any head size up to 512 and for strides and addresses that the
 // tensor-core kernels do not take. A block owns one row of the result; its warps share the other side, their lanes the head's
-// components. Simple and slow: the arithmetic is f32 throughout. T is the type of all tensors.
+// components. Simple and slow: the arithmetic is f32 throughout. T is the type of all tensors but, with CODES 1, the cache, which holds E4M3 codes.
+#if CODES
+#include "kv_codes.cuh"
+using Cached = e4m3;
+#else
+using Cached = T;
+#endif
 
 constexpr int num_warps = 4;
 constexpr int threads = num_warps * 32;
@@ -12,7 +18,8 @@ __device__ __forceinline__ void load_row(const T* row, int head_dim, float (&val
 #pragma unroll
   for (int i = 0; i < parts; i++) values[i] = i * 32 + lane < head_dim ? to_float(row[i * 32 + lane]) : 0.0f;
 }
-__device__ __forceinline__ float dot(const float (&a)[parts], const T* row, int head_dim) {
+template <class Element>
+__device__ __forceinline__ float dot(const float (&a)[parts], const Element* row, int head_dim) {
   const int lane = threadIdx.x & 31;
   float sum = 0.0f;
 #pragma unroll
@@ -20,7 +27,8 @@ __device__ __forceinline__ float dot(const float (&a)[parts], const T* row, int 
     if (i * 32 + lane < head_dim) sum += a[i] * to_float(row[i * 32 + lane]);
   return warp_sum(sum);
 }
-__device__ __forceinline__ void add_row(float (&sums)[parts], float factor, const T* row, int head_dim) {
+template <class Element>
+__device__ __forceinline__ void add_row(float (&sums)[parts], float factor, const Element* row, int head_dim) {
   const int lane = threadIdx.x & 31;
 #pragma unroll
   for (int i = 0; i < parts; i++)
@@ -51,8 +59,18 @@ struct Softmax {
   float sum;
 };
 
-// One query row over `num_keys` keys; key_address(s) gives the offset of key s and value_address(s) that of its value. Returns the
-// natural log of the sum of exponentials.
+// A row of a head and what its elements are multiplied by.
+template <class Element>
+struct ScaledRow {
+  const Element* row;
+  float scale;
+};
+template <class Element>
+__device__ __forceinline__ ScaledRow<Element> plain(const Element* row) {
+  return {row, 1.0f};
+}
+
+// One query row over `num_keys` keys; key_row(s) gives key s and value_row(s) its value. Returns the natural log of the sum of exponentials.
 template <class KeyRow, class ValueRow>
 __device__ float attend(const T* q_row, T* o_row, int num_keys, int head_dim, float scale, KeyRow key_row, ValueRow value_row) {
   __shared__ Softmax shares[num_warps];
@@ -61,14 +79,16 @@ __device__ float attend(const T* q_row, T* o_row, int num_keys, int head_dim, fl
   load_row(q_row, head_dim, q);
   Softmax own = {-infinity, 0.0f};
   for (int s = warp; s < num_keys; s += num_warps) {
-    const float score = dot(q, key_row(s), head_dim) * scale;
+    const auto key = key_row(s);
+    const auto value = value_row(s);
+    const float score = dot(q, key.row, head_dim) * key.scale * scale;
     const float high = max_nan(own.high, score);
     const float factor = own.high == -infinity ? 0.0f : expf(own.high - high);
     const float weight = high == -infinity ? 0.0f : expf(score - high);
     own = {high, own.sum * factor + weight};
 #pragma unroll
     for (int i = 0; i < parts; i++) output[i] *= factor;
-    add_row(output, weight, value_row(s), head_dim);
+    add_row(output, weight * value.scale, value.row, head_dim);
   }
   if ((threadIdx.x & 31) == 0) shares[warp] = own;
   __syncthreads();
@@ -134,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward_any(Atte
   const int64_t column = int64_t(head) * args.head_dim, kv_column = int64_t(kv_head) * args.head_dim;
   const float log_sum = attend(
       args.q + row * args.q_row_stride + column, args.result + row * args.o_row_stride + column, num_keys, args.head_dim,
-      args.scale, [&](int s) { return args.k + (segment.key_start + s) * args.k_row_stride + kv_column; },
-      [&](int s) { return args.v + (segment.key_start + s) * args.v_row_stride + kv_column; });
+      args.scale, [&](int s) { return plain(args.k + (segment.key_start + s) * args.k_row_stride + kv_column); },
+      [&](int s) { return plain(args.v + (segment.key_start + s) * args.v_row_stride + kv_column); });
   if (args.log_sum_exp_result != nullptr && threadIdx.x == 0) args.log_sum_exp_result[head * args.num_rows + row] = log_sum;
 }
 
@@ -196,8 +216,8 @@ extern "C" __global__ void __launch_bounds__(threads) attention_key_gradient_any
 
 struct Paged {
   const T* q;
-  const T* k_cache;
-  const T* v_cache;
+  const Cached* k_cache;
+  const Cached* v_cache;
   const int32_t* block_tables;
   const int32_t* context_lengths;
   const int32_t* query_starts;
@@ -210,6 +230,10 @@ struct Paged {
   int block_size;
   int max_blocks;
   float scale;
+  // (G, num_slots), with CODES 1.
+  const float* k_scales;
+  const float* v_scales;
+  int64_t num_slots;
 };
 
 // Grid (maximal query length, H, sequences).
@@ -220,12 +244,21 @@ extern "C" __global__ void __launch_bounds__(threads) attention_paged_any(Paged 
   const int num_keys = larger(0, args.context_lengths[sequence] - query_length + t + 1);
   const int kv_head = static_cast<int>(int64_t(head) * args.num_kv_heads / args.num_heads);
   const int64_t row = start + t;
-  const auto slot_offset = [&](int s) {
+  const auto slot_of = [&](int s) {
     const int block = args.block_tables[int64_t(sequence) * args.max_blocks + s / args.block_size];
-    return ((int64_t(block) * args.block_size + s % args.block_size) * args.num_kv_heads + kv_head) * args.head_dim;
+    return int64_t(block) * args.block_size + s % args.block_size;
+  };
+  const auto cached = [&](const Cached* cache, const float* scales, int64_t slot) {
+    const Cached* row = cache + (slot * args.num_kv_heads + kv_head) * args.head_dim;
+#if CODES
+    return ScaledRow<Cached>{row, scales[kv_head * args.num_slots + slot]};
+#else
+    return plain(row);
+#endif
   };
   attend(
       args.q + row * args.q_row_stride + int64_t(head) * args.head_dim,
       args.o + row * args.o_row_stride + int64_t(head) * args.head_dim, num_keys, args.head_dim, args.scale,
-      [&](int s) { return args.k_cache + slot_offset(s); }, [&](int s) { return args.v_cache + slot_offset(s); });
+      [&](int s) { return cached(args.k_cache, args.k_scales, slot_of(s)); },
+      [&](int s) { return cached(args.v_cache, args.v_scales, slot_of(s)); });
 }

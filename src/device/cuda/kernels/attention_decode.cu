@@ -3,13 +3,21 @@
 // splits adds them up. How many splits a sequence really uses hangs on its length, which is read on the device, so a
 // captured graph serves any length up to its maxima. rotary_attention_decode_* also turn the rows by their positions and store the keys and
 // values of each sequence's last row, which no other row may read.
-// Defines: T (type of q, cache and o), HEAD_DIM (a padded head size: 64, 128, 256), THREADS of a block, UNROLL (keys per lane and step),
-// MIN_BLOCKS_1, _2 and _4 per multiprocessor, by query heads. Source: Dao et al., "Flash-Decoding", 2023.
+// Of a cache of E4M3 codes the scales of keys and values join at the score and at the weight.
+// Defines: T (type of q, o and, but for codes, the cache), CODES (0 for a cache of T, else how many E4M3 codes an access takes), HEAD_DIM (a padded
+// head size: 64, 128, 256), THREADS of a block, UNROLL (keys per lane and step), MIN_BLOCKS_1, _2 and _4 per multiprocessor, by query
+// heads. Source: Dao et al., "Flash-Decoding", 2023.
+#if CODES
+#include "kv_codes.cuh"
+using Cached = e4m3;
+#else
+using Cached = T;
+#endif
 
 struct Decode {
   const T* q;
-  const T* k_cache;
-  const T* v_cache;
+  const Cached* k_cache;
+  const Cached* v_cache;
   const int32_t* block_tables;
   const int32_t* context_lengths;
   const int32_t* query_starts;
@@ -32,6 +40,12 @@ struct Decode {
   int min_split_tokens;
   // scale * log2 e
   float scale_log2;
+#if CODES
+  // (G, num_slots)
+  const float* k_scales;
+  const float* v_scales;
+  int64_t num_slots;
+#endif
 };
 
 // What rotary_attention_decode_* need beside: the newest row of each sequence, of which row i is sequence i's.
@@ -41,14 +55,18 @@ struct Newest {
   const int32_t* positions;
   const float* cos_sin;
   const int32_t* slots;
-  T* k_cache;
-  T* v_cache;
+  Cached* k_cache;
+  Cached* v_cache;
   int64_t k_row_stride;
   int64_t v_row_stride;
   int rotary_dim;
   // What nothing that may still run writes: the step's inputs, and beside them the caches.
   int are_inputs_settled;
   int are_caches_settled;
+#if CODES
+  float* k_scales;
+  float* v_scales;
+#endif
 };
 
 constexpr int threads = THREADS;
@@ -57,14 +75,33 @@ constexpr int threads = THREADS;
 constexpr int bound = threads < 512 ? threads : threads + 128;
 constexpr int num_warps = threads / 32;
 constexpr int count = Pack<T>::count;
-constexpr int packs_per_head = HEAD_DIM / count;
-// Lanes that share a key, and packs of a key per lane.
-constexpr int lanes_per_key = packs_per_head < 32 ? packs_per_head : 32;
-constexpr int packs_per_lane = packs_per_head / lanes_per_key;
+// What a lane reads of a cached key or value in one access: a pack of T, or the codes of several packs side by side.
+#if CODES
+constexpr int piece_count = CODES;
+using Piece = Codes<piece_count>;
+__device__ __forceinline__ Piece load_piece(const Cached* address) { return load_codes_streaming<piece_count>(address); }
+#else
+constexpr int piece_count = count;
+using Piece = Pack<T>;
+__device__ __forceinline__ Piece load_piece(const Cached* address) { return load_pack_streaming(address); }
+#endif
+constexpr int packs_per_piece = piece_count / count;
+constexpr int pieces_per_head = HEAD_DIM / piece_count;
+// Lanes that share a key, and what a lane has of it: pieces, and the same in packs of T.
+constexpr int lanes_per_key = pieces_per_head < 32 ? pieces_per_head : 32;
+constexpr int pieces_per_lane = pieces_per_head / lanes_per_key;
+constexpr int packs_per_lane = pieces_per_lane * packs_per_piece;
 constexpr int keys_per_warp = 32 / lanes_per_key;
+// The first component of a lane's piece or pack.
+__device__ __forceinline__ int piece_dim(int piece) {
+  return ((threadIdx.x & 31) % lanes_per_key + piece * lanes_per_key) * piece_count;
+}
+__device__ __forceinline__ int pack_dim(int pack) {
+  return piece_dim(pack / packs_per_piece) + pack % packs_per_piece * count;
+}
 // Keys per lane and step; the next step's are under way while those of this one are worked on. Fewer where several heads need registers.
 template <int group>
-constexpr int unroll_for = larger(1, (group == 1 ? UNROLL : UNROLL / 2) / packs_per_lane);
+constexpr int unroll_for = larger(1, (group == 1 ? UNROLL : UNROLL / 2) / pieces_per_lane);
 // Entries of the block table looked up at a time.
 constexpr int chunk_blocks = threads;
 
@@ -82,7 +119,12 @@ __device__ __forceinline__ Share share_of(const Decode& args, int context, int s
   return {smaller(context, split * tokens), smaller(context, (split + 1) * tokens), ceil_div(context, larger(tokens, 1))};
 }
 
-// A running softmax over some keys: output scaled by 2^-high.
+// What a running softmax begins with in the place of its highest score: below every score, and the difference of two is a number.
+constexpr float lowest = -1e30f;
+// By how much a score may exceed the one that sums are scaled by: they are scaled anew when it is exceeded by more, which is seldom.
+constexpr float headroom = 8.0f;
+
+// A running softmax over some keys: sum and output scaled by 2^-high.
 template <int group>
 struct State {
   float high[group];
@@ -93,8 +135,7 @@ struct State {
 template <int group>
 __device__ __forceinline__ void merge(State<group>& own, int h, float high, float sum, const float* output) {
   const float top = fmaxf(own.high[h], high);
-  const float own_factor = own.high[h] == -infinity ? 0.0f : exp2f(own.high[h] - top);
-  const float factor = high == -infinity ? 0.0f : exp2f(high - top);
+  const float own_factor = exp2f(own.high[h] - top), factor = exp2f(high - top);
   own.high[h] = top;
   own.sum[h] = own.sum[h] * own_factor + sum * factor;
 #pragma unroll
@@ -104,17 +145,25 @@ __device__ __forceinline__ void merge(State<group>& own, int h, float high, floa
 // What one step reads: keys and values of `unroll` keys per lane.
 template <int unroll>
 struct Step {
-  Pack<T> keys[unroll][packs_per_lane];
-  Pack<T> values[unroll][packs_per_lane];
-  bool is_key[unroll];
+  Piece keys[unroll][pieces_per_lane];
+  Piece values[unroll][pieces_per_lane];
+#if CODES
+  float k_scales[unroll];
+  float v_scales[unroll];
+#endif
 };
 
-// Where this block's keys lie: entries of the table in shared memory, of the tokens from `begin` on.
+// Where this lane's pieces of a head's keys lie: of slot 0, and from slot to slot.
 struct Keys {
-  const T* k_head;
-  const T* v_head;
+  const Cached* keys[pieces_per_lane];
+  const Cached* values[pieces_per_lane];
+#if CODES
+  const float* k_scales;
+  const float* v_scales;
+#endif
+  int slot_stride;
+  // Entries of the table in shared memory, from `first_block` on.
   const int* blocks;
-  int64_t slot_stride;
   int first_block;
 };
 
@@ -123,36 +172,35 @@ __device__ __forceinline__ int token_of(int first, int u) {
   return first + (u * num_warps + (threadIdx.x >> 5)) * keys_per_warp + (threadIdx.x & 31) / lanes_per_key;
 }
 
-// Starts the reads of the keys from token `first` on that are before `end`; of those from `stored` on, which are not in the cache, only the
-// places are counted.
+// Starts the reads of the keys from token `first` on; in the place of those after `last`, it.
 template <int unroll>
-__device__ __forceinline__ void read_step(const Decode& args, const Keys& from, Step<unroll>& step, int first, int end, int stored) {
-  const int sub_lane = (threadIdx.x & 31) % lanes_per_key;
+__device__ __forceinline__ void read_step(const Decode& args, const Keys& from, Step<unroll>& step, int first, int last) {
 #pragma unroll
   for (int u = 0; u < unroll; u++) {
-    const int token = token_of(first, u);
-    step.is_key[u] = token < end;
-    const bool is_stored = token < smaller(end, stored);
-    int64_t at = 0;
-    if (is_stored) {
-      const int block = args.block_shift >= 0 ? token >> args.block_shift : token / args.block_size;
-      const int slot = from.blocks[block - from.first_block] * args.block_size + (token - block * args.block_size);
-      at = slot * from.slot_stride;
-    }
+    const int token = smaller(token_of(first, u), last);
+    const int block = args.block_shift >= 0 ? token >> args.block_shift : token / args.block_size;
+    const int slot = from.blocks[block - from.first_block] * args.block_size + (token - block * args.block_size);
+    const int64_t at = int64_t(slot) * from.slot_stride;
+#if CODES
+    step.k_scales[u] = load_here(from.k_scales + slot);
+    step.v_scales[u] = load_here(from.v_scales + slot);
+#endif
 #pragma unroll
-    for (int p = 0; p < packs_per_lane; p++) {
-      const int dim = (sub_lane + p * lanes_per_key) * count;
-      const bool is_inside = is_stored && dim < args.head_dim;
-      step.keys[u][p] = is_inside ? load_pack_streaming(from.k_head + at + dim) : Pack<T>{};
-      step.values[u][p] = is_inside ? load_pack_streaming(from.v_head + at + dim) : Pack<T>{};
+    for (int p = 0; p < pieces_per_lane; p++) {
+      step.keys[u][p] = load_piece(from.keys[p] + at);
+      step.values[u][p] = load_piece(from.values[p] + at);
     }
   }
 }
 
 // The key and value of the sequence's last row, in shared memory: each lane reads there what it wrote itself.
 struct Row {
-  Pack<T> key[packs_per_head];
-  Pack<T> value[packs_per_head];
+  Piece key[pieces_per_head];
+  Piece value[pieces_per_head];
+#if CODES
+  float k_scales[32];
+  float v_scales[32];
+#endif
 };
 
 // Puts them into the step from token `first` on, if token `newest` is one of this lane's.
@@ -162,8 +210,12 @@ __device__ __forceinline__ void insert(Step<unroll>& step, int first, int newest
 #pragma unroll
   for (int u = 0; u < unroll; u++) {
     if (token_of(first, u) != newest) continue;
+#if CODES
+    step.k_scales[u] = row.k_scales[threadIdx.x & 31];
+    step.v_scales[u] = row.v_scales[threadIdx.x & 31];
+#endif
 #pragma unroll
-    for (int p = 0; p < packs_per_lane; p++) {
+    for (int p = 0; p < pieces_per_lane; p++) {
       step.keys[u][p] = row.key[sub_lane + p * lanes_per_key];
       step.values[u][p] = row.value[sub_lane + p * lanes_per_key];
     }
@@ -181,7 +233,7 @@ struct Turn {
 
 __device__ __forceinline__ Turn load_turn(const Newest& newest, int position, int p) {
   const int half = newest.rotary_dim / 2;
-  const int dim = ((threadIdx.x & 31) % lanes_per_key + p * lanes_per_key) * count;
+  const int dim = pack_dim(p);
   Turn turn{};
   if (dim >= newest.rotary_dim) return turn;
   const bool is_first = dim < half;
@@ -203,7 +255,7 @@ struct NewestPacks {
 
 __device__ __forceinline__ NewestPacks load_row(const Decode& args, const Newest& newest, const Turn& turn, int sequence, int kv_head,
                                                 int p) {
-  const int dim = ((threadIdx.x & 31) % lanes_per_key + p * lanes_per_key) * count;
+  const int dim = pack_dim(p);
   if (dim >= args.head_dim) return {};
   const T* key = newest.k + sequence * newest.k_row_stride + kv_head * args.head_dim + dim;
   return {load_pack(key), load_pack(key + turn.partner),
@@ -221,23 +273,23 @@ __device__ __forceinline__ Pack<T> turned(const Turn& turn, const Pack<T>& own, 
   return pack_of(values);
 }
 
-// Takes a step's keys and values into the running softmax.
-template <int group, int unroll>
-__device__ __forceinline__ void attend(
-    State<group>& state, const Step<unroll>& step, const float (&q)[group][packs_per_lane * count]) {
+// Takes a step's keys and values into the running softmax: those before token `end`, where some of the step from token `first` on are not.
+template <bool is_partial, int group, int unroll>
+__device__ __forceinline__ void attend(State<group>& state, const Step<unroll>& step, const float (&q)[group][packs_per_lane * count],
+                                       int first, int end) {
   float scores[group][unroll];
 #pragma unroll
   for (int u = 0; u < unroll; u++) {
 #pragma unroll
     for (int h = 0; h < group; h++) scores[h][u] = 0.0f;
 #pragma unroll
-    for (int p = 0; p < packs_per_lane; p++) {
-      float key[count];
+    for (int p = 0; p < pieces_per_lane; p++) {
+      float key[piece_count];
       unpack(step.keys[u][p], key);
 #pragma unroll
       for (int h = 0; h < group; h++) {
 #pragma unroll
-        for (int i = 0; i < count; i++) scores[h][u] += q[h][p * count + i] * key[i];
+        for (int i = 0; i < piece_count; i++) scores[h][u] += q[h][p * piece_count + i] * key[i];
       }
     }
 #pragma unroll
@@ -245,36 +297,45 @@ __device__ __forceinline__ void attend(
 #pragma unroll
       for (int offset = lanes_per_key / 2; offset > 0; offset >>= 1)
         scores[h][u] += __shfl_xor_sync(full_mask, scores[h][u], offset);
-      if (!step.is_key[u]) scores[h][u] = -infinity;
+#if CODES
+      scores[h][u] *= step.k_scales[u];
+#endif
+      if (is_partial && token_of(first, u) >= end) scores[h][u] = -infinity;
     }
   }
 #pragma unroll
   for (int h = 0; h < group; h++) {
-    float high = state.high[h];
+    float top = scores[h][0];
 #pragma unroll
-    for (int u = 0; u < unroll; u++) high = fmaxf(high, scores[h][u]);
-    const float base_high = high == -infinity ? 0.0f : high;
-    const float factor = fast_exp2(state.high[h] - base_high);
-    state.high[h] = high;
-    state.sum[h] *= factor;
+    for (int u = 1; u < unroll; u++) top = fmaxf(top, scores[h][u]);
+    if (__any_sync(full_mask, top > state.high[h] + headroom)) {
+      const float high = fmaxf(state.high[h], top), factor = fast_exp2(state.high[h] - high);
+      state.high[h] = high;
+      state.sum[h] *= factor;
 #pragma unroll
-    for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] *= factor;
+      for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] *= factor;
+    }
 #pragma unroll
     for (int u = 0; u < unroll; u++) {
-      scores[h][u] = fast_exp2(scores[h][u] - base_high);
+      scores[h][u] = fast_exp2(scores[h][u] - state.high[h]);
       state.sum[h] += scores[h][u];
+#if CODES
+      scores[h][u] *= step.v_scales[u];
+#endif
     }
   }
 #pragma unroll
   for (int u = 0; u < unroll; u++) {
+    // What was read in the place of a value may be no number.
+    if (is_partial && token_of(first, u) >= end) continue;
 #pragma unroll
-    for (int p = 0; p < packs_per_lane; p++) {
-      float value[count];
+    for (int p = 0; p < pieces_per_lane; p++) {
+      float value[piece_count];
       unpack(step.values[u][p], value);
 #pragma unroll
       for (int h = 0; h < group; h++) {
 #pragma unroll
-        for (int i = 0; i < count; i++) state.output[h][p * count + i] += scores[h][u] * value[i];
+        for (int i = 0; i < piece_count; i++) state.output[h][p * piece_count + i] += scores[h][u] * value[i];
       }
     }
   }
@@ -315,12 +376,11 @@ __device__ __forceinline__ void combine(const Decode& args, const Parts& parts) 
     // Written by other blocks of this launch: not to be taken from the first-level cache.
     const volatile float* sums = args.partial_sums + first * 2;
     const volatile float* outputs = args.partial_outputs + first * args.head_dim + dim;
-    float top = -infinity;
+    float top = lowest;
     for (int split = 0; split < parts.num_splits; split++) top = fmaxf(top, sums[split * 2]);
     float sum = 0.0f, output = 0.0f;
     for (int split = 0; split < parts.num_splits; split++) {
-      const float high = sums[split * 2];
-      const float factor = high == -infinity ? 0.0f : exp2f(high - top);
+      const float factor = exp2f(sums[split * 2] - top);
       sum += sums[split * 2 + 1] * factor;
       output += outputs[int64_t(split) * args.head_dim] * factor;
     }
@@ -378,10 +438,19 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
   const int num_group_heads = smaller(group, (kv_head + 1) * args.heads_per_kv_head - first_head);
 
   Keys from;
-  from.k_head = args.k_cache + int64_t(kv_head) * args.head_dim;
-  from.v_head = args.v_cache + int64_t(kv_head) * args.head_dim;
   from.blocks = blocks;
-  from.slot_stride = int64_t(args.num_kv_heads) * args.head_dim;
+  from.slot_stride = args.num_kv_heads * args.head_dim;
+#pragma unroll
+  for (int p = 0; p < pieces_per_lane; p++) {
+    // Beyond the head queries are zero, and any of its pieces does.
+    const int dim = kv_head * args.head_dim + (piece_dim(p) < args.head_dim ? piece_dim(p) : 0);
+    from.keys[p] = args.k_cache + dim;
+    from.values[p] = args.v_cache + dim;
+  }
+#if CODES
+  from.k_scales = args.k_scales + kv_head * args.num_slots;
+  from.v_scales = args.v_scales + kv_head * args.num_slots;
+#endif
 
   // The split's first chunk of the table: the one that is read already, if that holds the whole share.
   const bool is_early = share.end <= chunk_blocks * args.block_size;
@@ -402,7 +471,9 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
   __syncthreads();
   if (turns && !newest.are_caches_settled) wait_for_previous_kernel();
   Step<unroll> even, odd;
-  read_step(args, from, even, base, end, stored);
+  // What is not in the cache, or beyond the chunk, is not read, but where there is nothing else: then its own place.
+  int last = larger(base, smaller(end, stored) - 1);
+  if (base < share.end) read_step(args, from, even, base, last);
 
   float q[group][packs_per_lane * count];
   if constexpr (turns) wait_for_previous_kernel();
@@ -413,7 +484,7 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
   }
 #pragma unroll
   for (int p = 0; p < packs_per_lane; p++) {
-    const int dim = (sub_lane + p * lanes_per_key) * count;
+    const int dim = pack_dim(p);
     if constexpr (turns && !turns_early) turn = load_turn(newest, position, p);
     Pack<T> own[group], partners[group];
 #pragma unroll
@@ -433,50 +504,94 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
     }
   }
   if (is_owner) {
+    // Of several blocks of its head, one stores it.
+    const bool stores = lane < lanes_per_key && chunk_of_group == 0;
+    const int64_t to = int64_t(slot) * from.slot_stride + kv_head * args.head_dim;
+#if CODES
+    float key[packs_per_lane * count], value[packs_per_lane * count];
+#pragma unroll
+    for (int p = 0; p < packs_per_lane; p++) {
+      if constexpr (!turns_early) {
+        turn = load_turn(newest, position, p);
+        row = load_row(args, newest, turn, sequence, kv_head, p);
+      }
+      float own[count];
+      unpack(turned(turn, row.key, row.partner), own);
+#pragma unroll
+      for (int i = 0; i < count; i++) key[p * count + i] = own[i];
+      unpack(row.value, own);
+#pragma unroll
+      for (int i = 0; i < count; i++) value[p * count + i] = own[i];
+    }
+    const RowScale k_scale = row_scale(peak_of_lanes<lanes_per_key>(larger_magnitude(0.0f, key)));
+    const RowScale v_scale = row_scale(peak_of_lanes<lanes_per_key>(larger_magnitude(0.0f, value)));
+    newest_row.k_scales[lane] = k_scale.scale;
+    newest_row.v_scales[lane] = v_scale.scale;
+    if (stores && lane == 0) {
+      newest.k_scales[kv_head * args.num_slots + slot] = k_scale.scale;
+      newest.v_scales[kv_head * args.num_slots + slot] = v_scale.scale;
+    }
+#pragma unroll
+    for (int p = 0; p < pieces_per_lane; p++) {
+      const Piece key_piece = codes_of<piece_count>(key + p * piece_count, k_scale.inverse);
+      const Piece value_piece = codes_of<piece_count>(value + p * piece_count, v_scale.inverse);
+      newest_row.key[sub_lane + p * lanes_per_key] = key_piece;
+      newest_row.value[sub_lane + p * lanes_per_key] = value_piece;
+      if (!stores || piece_dim(p) >= args.head_dim) continue;
+      store_codes_streaming(newest.k_cache + to + piece_dim(p), key_piece);
+      store_codes_streaming(newest.v_cache + to + piece_dim(p), value_piece);
+    }
+#else
 #pragma unroll 1
     for (int p = 0; p < packs_per_lane; p++) {
       if constexpr (!turns_early) {
         turn = load_turn(newest, position, p);
         row = load_row(args, newest, turn, sequence, kv_head, p);
       }
-      const int pack = sub_lane + p * lanes_per_key;
       row.key = turned(turn, row.key, row.partner);
-      newest_row.key[pack] = row.key;
-      newest_row.value[pack] = row.value;
-      // Of several blocks of its head, one stores it.
-      if (lane >= lanes_per_key || chunk_of_group != 0 || pack * count >= args.head_dim) continue;
-      const int64_t to = slot * from.slot_stride + kv_head * args.head_dim + pack * count;
-      store_pack_streaming(newest.k_cache + to, row.key);
-      store_pack_streaming(newest.v_cache + to, row.value);
+      newest_row.key[sub_lane + p * lanes_per_key] = row.key;
+      newest_row.value[sub_lane + p * lanes_per_key] = row.value;
+      if (!stores || pack_dim(p) >= args.head_dim) continue;
+      store_pack_streaming(newest.k_cache + to + pack_dim(p), row.key);
+      store_pack_streaming(newest.v_cache + to + pack_dim(p), row.value);
     }
+#endif
   }
 
   State<group> state;
 #pragma unroll
   for (int h = 0; h < group; h++) {
-    state.high[h] = -infinity;
+    state.high[h] = lowest;
     state.sum[h] = 0.0f;
 #pragma unroll
     for (int i = 0; i < packs_per_lane * count; i++) state.output[h][i] = 0.0f;
   }
   while (base < share.end) {
-    for (int step = base; step < end; step += 2 * keys_per_step) {
-      read_step(args, from, odd, step + keys_per_step, end, stored);
-      if constexpr (turns) insert(even, step, newest_token, newest_row);
-      attend<group, unroll>(state, even, q);
-      if (step + keys_per_step >= end) break;
-      read_step(args, from, even, step + 2 * keys_per_step, end, stored);
+    int step = base;
+    // Whole steps, after which another one follows; the next step's reads are under way.
+    for (; step + 2 * keys_per_step < end; step += 2 * keys_per_step) {
+      read_step(args, from, odd, step + keys_per_step, last);
+      attend<false>(state, even, q, step, end);
+      read_step(args, from, even, step + 2 * keys_per_step, last);
+      attend<false>(state, odd, q, step + keys_per_step, end);
+    }
+    const bool has_odd = step + keys_per_step < end;
+    if (has_odd) read_step(args, from, odd, step + keys_per_step, last);
+    if constexpr (turns) insert(even, step, newest_token, newest_row);
+    attend<true>(state, even, q, step, end);
+    if (has_odd) {
       if constexpr (turns) insert(odd, step + keys_per_step, newest_token, newest_row);
-      attend<group, unroll>(state, odd, q);
+      attend<true>(state, odd, q, step + keys_per_step, end);
     }
     base = end;
     if (base >= share.end) break;
     from.first_block = first_block_of(args, base);
     end = smaller(share.end, (from.first_block + chunk_blocks) * args.block_size);
+    last = larger(base, smaller(end, stored) - 1);
     __syncthreads();
     blocks[threadIdx.x] = table[smaller(from.first_block + int(threadIdx.x), args.max_blocks - 1)];
     __syncthreads();
-    read_step(args, from, even, base, end, stored);
+    read_step(args, from, even, base, last);
   }
 
   const bool is_final = args.num_splits == 1 || share.num_splits <= 1;
@@ -497,8 +612,7 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
 #pragma unroll
       for (int p = 0; p < packs_per_lane; p++) {
 #pragma unroll
-        for (int i = 0; i < count; i++)
-          merged[warp][(lane + p * lanes_per_key) * count + i] = state.output[h][p * count + i];
+        for (int i = 0; i < count; i++) merged[warp][pack_dim(p) + i] = state.output[h][p * count + i];
       }
       if (lane == 0) {
         merged[warp][HEAD_DIM] = state.high[h];
@@ -507,12 +621,12 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
     }
     __syncthreads();
     if (h >= num_group_heads) continue;
-    float top = -infinity, sum = 0.0f, factors[num_warps];
+    float top = lowest, sum = 0.0f, factors[num_warps];
 #pragma unroll
     for (int w = 0; w < num_warps; w++) top = fmaxf(top, merged[w][HEAD_DIM]);
 #pragma unroll
     for (int w = 0; w < num_warps; w++) {
-      factors[w] = merged[w][HEAD_DIM] == -infinity ? 0.0f : exp2f(merged[w][HEAD_DIM] - top);
+      factors[w] = exp2f(merged[w][HEAD_DIM] - top);
       sum += merged[w][HEAD_DIM + 1] * factors[w];
     }
     const int head = first_head + h;
@@ -537,24 +651,29 @@ __device__ __forceinline__ void decode(const Decode& args, const Newest& newest)
     combine(args, {sequence, query_row, first_head, num_group_heads, share.num_splits});
 }
 
-// Grid (splits, key/value heads * chunks of their group, sequences).
+// Grid (splits, key/value heads * chunks of their group, sequences). rotary_attention_decode_* need whole packs of half of rotary_dim, too, and
+// rows of angles that 16-byte accesses reach.
+#ifdef MIN_BLOCKS_1
 extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_1) attention_decode_1(Decode args) {
   decode<1, false>(args, {});
 }
-extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_2) attention_decode_2(Decode args) {
-  decode<2, false>(args, {});
-}
-extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) attention_decode_4(Decode args) {
-  decode<4, false>(args, {});
-}
-
-// The same grid. Needs whole packs of half of rotary_dim, too, and rows of angles that 16-byte accesses reach.
 extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_1) rotary_attention_decode_1(Decode args, Newest newest) {
   decode<1, true>(args, newest);
+}
+#endif
+#ifdef MIN_BLOCKS_2
+extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_2) attention_decode_2(Decode args) {
+  decode<2, false>(args, {});
 }
 extern "C" __global__ void __launch_bounds__(bound, MIN_BLOCKS_2) rotary_attention_decode_2(Decode args, Newest newest) {
   decode<2, true>(args, newest);
 }
+#endif
+#ifdef MIN_BLOCKS_4
+extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) attention_decode_4(Decode args) {
+  decode<4, false>(args, {});
+}
 extern "C" __global__ void __launch_bounds__(threads, MIN_BLOCKS_4) rotary_attention_decode_4(Decode args, Newest newest) {
   decode<4, true>(args, newest);
 }
+#endif

@@ -1,13 +1,21 @@
 // Attention forward on the tensor cores, in memory linear in the lengths: each warp keeps 16 * ROW_TILES query rows with a running
 // softmax, and the block walks over tiles of keys. Keys and values come from rows (PAGED 0) or from the slots of a paged
-// cache (PAGED 1). The copy of the next keys runs under the softmax and the second product, that of the values under the first.
-// Defines: HEAD_DIM (padded head size), ROW_TILES, PAGED. bf16 only. Source: Dao, "FlashAttention-2", 2023.
+// cache (PAGED 1), which may hold E4M3 codes (CODES 1). The copy of the next keys runs under the softmax and the second product, that of
+// the values under the first. Codes are copied as they are and widened to bf16, which holds them exactly, when they have come; the scales of
+// keys join at the scores, those of values at the weights.
+// Defines: HEAD_DIM (padded head size), ROW_TILES, PAGED, CODES. bf16 but for the codes. Source: Dao, "FlashAttention-2", 2023.
 #include "attention_tiles.cuh"
+#if CODES
+#include "kv_codes.cuh"
+using Cached = e4m3;
+#else
+using Cached = bf16;
+#endif
 
 struct Forward {
   const bf16* q;
-  const bf16* k;
-  const bf16* v;
+  const Cached* k;
+  const Cached* v;
   // Rows: null or (sequences + 1). Paged: where each sequence's query rows begin (sequences + 1).
   const int32_t* starts;
   bf16* o;
@@ -31,6 +39,12 @@ struct Forward {
   int max_blocks;
   // scale * log2 e
   float scale_log2;
+#if CODES
+  // (G, num_slots)
+  const float* k_scales;
+  const float* v_scales;
+  int64_t num_slots;
+#endif
 };
 
 constexpr int num_warps = 4;
@@ -40,7 +54,44 @@ constexpr int block_rows = warp_rows * num_warps;
 constexpr int block_keys = 64;
 constexpr int steps = HEAD_DIM / 16;
 
-// Grid (query tiles, H, sequences); dynamic shared memory holds the query tile, a key tile and a value tile.
+#if CODES
+// Codes of a tile of keys or values as they are copied: each thread widens what it has copied itself, so that its own wait is enough.
+constexpr int code_pieces = HEAD_DIM / 16;
+constexpr int code_pieces_per_thread = block_keys * code_pieces / threads;
+static_assert(block_keys * code_pieces % threads == 0, "whole turns of the block");
+
+template <class RowAddress>
+__device__ __forceinline__ void copy_codes(SharedAddress staged, int num_valid, int head_dim, RowAddress row_address) {
+#pragma unroll
+  for (int i = 0; i < code_pieces_per_thread; i++) {
+    const int at = i * threads + threadIdx.x;
+    const int row = at / code_pieces, piece = at % code_pieces;
+    const bool is_valid = row < num_valid && piece * 16 < head_dim;
+    const e4m3* source = row_address(row < num_valid ? row : 0) + (is_valid ? piece * 16 : 0);
+    copy_16_async(staged + at * 16, source, is_valid);
+  }
+  commit_copies();
+}
+__device__ __forceinline__ void widen_codes(const uint4* staged, bf16* tile) {
+#pragma unroll
+  for (int i = 0; i < code_pieces_per_thread; i++) {
+    const int at = i * threads + threadIdx.x;
+    const int row = at / code_pieces, piece = at % code_pieces;
+    const uint4 raw = staged[at];
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float low[4], high[4];
+      e4m3_values(words[2 * half], low);
+      e4m3_values(words[2 * half + 1], high);
+      *reinterpret_cast<uint4*>(piece_in(tile, row, 2 * piece + half)) = {bf16x2_bits(low[0], low[1]), bf16x2_bits(low[2], low[3]),
+                                                                           bf16x2_bits(high[0], high[1]), bf16x2_bits(high[2], high[3])};
+    }
+  }
+}
+#endif
+
+// Grid (query tiles, H, sequences); dynamic shared memory holds the query tile, a key tile and a value tile; with CODES 1 the codes of both, too.
 extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward args) {
   const SharedAddress q_tile = shared_address(dynamic_shared);
   const SharedAddress k_tile = q_tile + block_rows * row_bytes;
@@ -68,21 +119,39 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
   const int num_key_tiles = ceil_div(num_keys, block_keys);
 
   const bf16* q_head = args.q + segment.query_start * args.q_row_stride + int64_t(head) * args.head_dim;
+#if PAGED
+  const auto slot_of = [&](int key) {
+    const int block = args.block_shift >= 0 ? key >> args.block_shift : key / args.block_size;
+    const int in_block = key - block * args.block_size;
+    return args.block_tables[int64_t(sequence) * args.max_blocks + block] * int64_t(args.block_size) + in_block;
+  };
+#endif
+#if CODES
+  __shared__ float k_scales[block_keys], v_scales[block_keys];
+  uint4* const k_codes = reinterpret_cast<uint4*>(reinterpret_cast<bf16*>(dynamic_shared) + (block_rows + 2 * block_keys) * HEAD_DIM);
+  uint4* const v_codes = k_codes + block_keys * code_pieces;
+  const int64_t first_scale = kv_head * args.num_slots;
+  const auto load_keys = [&](uint4* staged, const e4m3* head_rows, int64_t stride, int first_key, const float* from, float* scales) {
+    const int num_valid = segment.key_length - first_key;
+    copy_codes(shared_address(staged), num_valid, args.head_dim, [&](int row) { return head_rows + slot_of(first_key + row) * stride; });
+    if (threadIdx.x < block_keys)
+      scales[threadIdx.x] = int(threadIdx.x) < num_valid ? from[first_scale + slot_of(first_key + threadIdx.x)] : 0.0f;
+  };
+#else
   const auto load_keys = [&](SharedAddress tile, const bf16* head_rows, int64_t stride, int first_key) {
     load_tile<block_keys, threads>(tile, segment.key_length - first_key, args.head_dim, [&](int row) {
       const int key = first_key + row;
 #if PAGED
-      const int block = args.block_shift >= 0 ? key >> args.block_shift : key / args.block_size;
-      const int in_block = key - block * args.block_size;
-      return head_rows + (args.block_tables[int64_t(sequence) * args.max_blocks + block] * int64_t(args.block_size) + in_block) * stride;
+      return head_rows + slot_of(key) * stride;
 #else
       return head_rows + (segment.key_start + key) * stride;
 #endif
     });
     commit_copies();
   };
-  const bf16* k_head = args.k + int64_t(kv_head) * args.head_dim;
-  const bf16* v_head = args.v + int64_t(kv_head) * args.head_dim;
+#endif
+  const Cached* k_head = args.k + int64_t(kv_head) * args.head_dim;
+  const Cached* v_head = args.v + int64_t(kv_head) * args.head_dim;
 
   // Warps beyond the last query only help to load.
   const bool has_rows = first_query + warp * warp_rows < segment.query_length;
@@ -93,12 +162,25 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
 
   load_tile<block_rows, threads>(q_tile, segment.query_length - first_query, args.head_dim,
                                  [&](int row) { return q_head + (first_query + row) * args.q_row_stride; });
-  if (num_key_tiles > 0) load_keys(k_tile, k_head, args.k_row_stride, 0);
+  const auto begin_keys = [&](int first_key) {
+#if CODES
+    load_keys(k_codes, k_head, args.k_row_stride, first_key, args.k_scales, k_scales);
+#else
+    load_keys(k_tile, k_head, args.k_row_stride, first_key);
+#endif
+  };
+  if (num_key_tiles > 0) begin_keys(0);
   for (int key_tile = 0; key_tile < num_key_tiles; key_tile++) {
     const int first_key = key_tile * block_keys;
     wait_for_copies<0>();
     __syncthreads();
+#if CODES
+    load_keys(v_codes, v_head, args.v_row_stride, first_key, args.v_scales, v_scales);
+    widen_codes(k_codes, reinterpret_cast<bf16*>(dynamic_shared) + block_rows * HEAD_DIM);
+    __syncthreads();
+#else
     load_keys(v_tile, v_head, args.v_row_stride, first_key);
+#endif
 
     float scores[ROW_TILES][block_keys / 8][4] = {};
     if (has_rows) {
@@ -120,10 +202,24 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
           }
         }
       }
+#if CODES
+#pragma unroll
+      for (int n = 0; n < block_keys / 8; n++) {
+        const float scale[2] = {k_scales[n * 8 + 2 * t], k_scales[n * 8 + 2 * t + 1]};
+#pragma unroll
+        for (int r = 0; r < ROW_TILES; r++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) scores[r][n][i] *= scale[i & 1];
+        }
+      }
+#endif
     }
     wait_for_copies<0>();
+#if CODES
+    widen_codes(v_codes, reinterpret_cast<bf16*>(dynamic_shared) + (block_rows + block_keys) * HEAD_DIM);
+#endif
     __syncthreads();
-    if (key_tile + 1 < num_key_tiles) load_keys(k_tile, k_head, args.k_row_stride, first_key + block_keys);
+    if (key_tile + 1 < num_key_tiles) begin_keys(first_key + block_keys);
 
     if (!has_rows) continue;
     const bool needs_mask = first_key + block_keys > segment.key_length ||
@@ -176,7 +272,16 @@ extern "C" __global__ void __launch_bounds__(threads) attention_forward(Forward 
     for (int n = 0; n < block_keys / 16; n++) {
       uint32_t weights[ROW_TILES][4];
 #pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) as_tall(weights[r], scores[r][2 * n], scores[r][2 * n + 1]);
+      for (int r = 0; r < ROW_TILES; r++) {
+#if CODES
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          scores[r][2 * n][i] *= v_scales[n * 16 + 2 * t + (i & 1)];
+          scores[r][2 * n + 1][i] *= v_scales[n * 16 + 8 + 2 * t + (i & 1)];
+        }
+#endif
+        as_tall(weights[r], scores[r][2 * n], scores[r][2 * n + 1]);
+      }
 #pragma unroll
       for (int step = 0; step < steps; step++) {
         uint32_t v[4];

@@ -44,9 +44,14 @@ const forwardThreads = 128;
 const forwardKeys = 64;
 
 /** Two row tiles per warp as long as the registers hold them. */
-function declareForward(headDim: number, paged: 0 | 1): ForwardKernel {
+function declareForward(headDim: number, cache: "none" | "floats" | "codes"): ForwardKernel {
   const rowTiles = headDim <= 128 ? 2 : 1;
-  const defines = { HEAD_DIM: headDim, ROW_TILES: rowTiles, PAGED: paged };
+  const defines = {
+    HEAD_DIM: headDim,
+    ROW_TILES: rowTiles,
+    PAGED: Number(cache !== "none"),
+    CODES: Number(cache === "codes"),
+  };
   return {
     headDim,
     kernel: kernel({ file: "attention_forward.cu", entry: "attention_forward", defines }),
@@ -54,8 +59,11 @@ function declareForward(headDim: number, paged: 0 | 1): ForwardKernel {
   };
 }
 
-const forwardKernels = [64, 128, 192, 256].map((headDim) => declareForward(headDim, 0));
-const pagedKernels = [64, 128, 256].map((headDim) => declareForward(headDim, 1));
+const forwardKernels = [64, 128, 192, 256].map((headDim) => declareForward(headDim, "none"));
+const pagedKernels = {
+  floats: [64, 128, 256].map((headDim) => declareForward(headDim, "floats")),
+  codes: [64, 128, 256].map((headDim) => declareForward(headDim, "codes")),
+} as const;
 const backwardKernels = [64, 128, 192, 256].map((headDim): BackwardKernels => {
   const declare = (entry: string): KernelReference =>
     kernel({ file: "attention_backward.cu", entry, defines: { HEAD_DIM: headDim } });
@@ -132,25 +140,32 @@ function launchForward(
     numHeads: number;
     numSequences: number;
     parameters: readonly KernelParameter[];
+    hasCodes?: boolean;
   },
 ): void {
-  const { queryLength, numHeads, numSequences, parameters } = options;
+  const { queryLength, numHeads, numSequences, parameters, hasCodes = false } = options;
+  const codesBytes = hasCodes ? 2 * forwardKeys * headDim : 0;
   const shape = {
     grid: [ceilDiv(queryLength, blockRows), numHeads, numSequences],
     block: forwardThreads,
-    sharedBytes: (blockRows + 2 * forwardKeys) * headDim * 2,
+    sharedBytes: (blockRows + 2 * forwardKeys) * headDim * 2 + codesBytes,
   } as const;
   context.launch(reference, shape, parameters);
 }
 
-/** Keys and values in the slots of a cache; sequences with one query row are left to the decoding kernel. */
+/**
+ * Keys and values in the slots of a cache, whose codes are copied 16 at a time; sequences with one query row are left to the decoding
+ * kernel.
+ */
 export function forwardPaged(
   context: LaunchContext,
   args: OpArguments<"attentionPaged">,
   blockShift: number,
 ): void {
   const { q, kCache, vCache, o, headDim, numHeads, numKvHeads, numSequences } = args;
-  const found = pagedKernels.find((candidate) => candidate.headDim >= headDim);
+  const hasCodes = kCache.dtype === "u8";
+  const kernels = hasCodes ? pagedKernels.codes : pagedKernels.floats;
+  const found = kernels.find((candidate) => candidate.headDim >= headDim);
   if (found === undefined)
     throw new UnsupportedOpError("cuda", `expected heads of at most 256 for a paged cache, got ${headDim}`);
   const slotStride = numKvHeads * headDim;
@@ -178,8 +193,10 @@ export function forwardPaged(
     i32(blockShift),
     i32(args.maxBlocksPerSequence),
     f32(args.scale * Math.LOG2E),
+    ...(hasCodes ? [pointer(args.kScales), pointer(args.vScales), i64(args.numSlots)] : []),
   ];
-  launchForward(context, found, { queryLength: args.maxQueryLength, numHeads, numSequences, parameters });
+  const sizes = { queryLength: args.maxQueryLength, numHeads, numSequences };
+  launchForward(context, found, { ...sizes, parameters, hasCodes });
 }
 
 function backwardTiled(

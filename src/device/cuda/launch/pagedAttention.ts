@@ -1,14 +1,15 @@
 /**
- * Launchers of kvCacheWrite, attentionPaged and rotaryAttentionPaged. Sequences with one query row take the decoding kernel, others the tiled one; which of
+ * Launchers of attentionPaged and rotaryAttentionPaged, over caches of floats or of E4M3 codes. Sequences with one query row take the decoding kernel, others the tiled one; which of
  * them has what to do is read on the device, so the grids hang on maxima alone.
  */
-import { DtypeError, invariant } from "../../../base/index.ts";
-import type { OpArguments } from "../../contract.ts";
+import { invariant, UnsupportedOpError } from "../../../base/index.ts";
+import type { OpArguments, TensorArgument } from "../../contract.ts";
+import type { OpName } from "../../ops.ts";
 import {
   address,
   cudaTypes,
+  addressOf,
   f32,
-  floatDtype,
   i32,
   i64,
   kernel,
@@ -19,16 +20,15 @@ import {
   type KernelReference,
   type LaunchContext,
 } from "../launcher.ts";
-import { attentionDtype, forwardPaged } from "./attention.ts";
-import { allowsPacks, ceilDiv, clamp, overlapping, packSize } from "./grid.ts";
+import { forwardPaged, largestHeadDim } from "./attention.ts";
+import { cachedDtypes } from "./cacheWrite.ts";
+import { allowsPacks, ceilDiv, clamp, overlapping } from "./grid.ts";
 import { rotaryKernels } from "./rotary.ts";
 
 type PagedArguments = OpArguments<"attentionPaged">;
 type RotaryPagedArguments = OpArguments<"rotaryAttentionPaged">;
 /** What both operators have. */
 type DecodeArguments = Omit<PagedArguments, "maxQueryLength">;
-
-const cacheWrite = perFloat("kv_cache.cu", "kv_cache_write");
 
 /** Padded head sizes of attention_decode.cu, and how many query heads of a group one block serves. */
 const decodeHeadDims = [64, 128, 256] as const;
@@ -41,42 +41,86 @@ interface DecodeForm {
   /** Keys per lane and step. */
   readonly unroll: number;
   /** Blocks of it that a multiprocessor holds, by query heads of a block: more heads need more registers, and spill with less. */
-  readonly residentBlocks: Readonly<Record<DecodeGroup, number>>;
+  readonly residentBlocks: Readonly<Partial<Record<DecodeGroup, number>>>;
   /** A further split of a context pays from this many tokens on. */
   readonly minSplitTokens: number;
 }
 
 /** Many sequences: the blocks themselves fill the GPU. Few: a short context is one step of one block, with no sums over splits. */
-const decodeForms = {
+type DecodeFormName = "narrow" | "wide";
+type DecodeForms = Readonly<Record<DecodeFormName, DecodeForm>>;
+
+const floatForms: DecodeForms = {
   narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 8, 2: 6, 4: 4 }, minSplitTokens: 64 },
   wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
-} as const satisfies Readonly<Record<string, DecodeForm>>;
-type DecodeFormName = keyof typeof decodeForms;
+};
+/**
+ * By how many codes an access takes. 16 for many sequences and one query head a block, so that a key's place is found by half as many lanes; 8
+ * (f32: 4) for several heads, whose sums need the registers, and for heads that 16 do not divide.
+ */
+const codeForms: Readonly<Record<4 | 8 | 16, Partial<DecodeForms>>> = {
+  16: {
+    narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 6 }, minSplitTokens: 64 },
+  },
+  8: {
+    narrow: { threads: 128, unroll: 2, residentBlocks: { 1: 7, 2: 5, 4: 4 }, minSplitTokens: 64 },
+    wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
+  },
+  4: {
+    narrow: { threads: 128, unroll: 2, residentBlocks: { 1: 7, 2: 5, 4: 4 }, minSplitTokens: 64 },
+    wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
+  },
+};
+/** How many codes an access takes, or 0 for floats. */
+type AccessCodes = keyof typeof codeForms | 0;
+
+function formsOf(codes: AccessCodes): Partial<DecodeForms> {
+  return codes === 0 ? floatForms : codeForms[codes];
+}
 
 type DecodeKernels = ReadonlyMap<string, KernelReference>;
 
-function decodeFamily(dtype: "f32" | "bf16", name: string): DecodeKernels {
-  const kernels = new Map<string, KernelReference>();
-  for (const [form, { threads, unroll, residentBlocks }] of Object.entries(decodeForms))
+function addDecodeKernels(
+  kernels: Map<string, KernelReference>,
+  { dtype, codes, name }: { dtype: "f32" | "bf16"; codes: AccessCodes; name: string },
+): void {
+  for (const [form, { threads, unroll, residentBlocks }] of Object.entries(formsOf(codes)))
     for (const headDim of decodeHeadDims)
-      for (const group of decodeGroups)
+      for (const group of decodeGroups.filter((size) => residentBlocks[size] !== undefined))
         kernels.set(
-          `${form} ${headDim} ${group}`,
+          `${codes} ${form} ${headDim} ${group}`,
           kernel({
             file: "attention_decode.cu",
             entry: `${name}_${group}`,
             defines: {
               T: cudaTypes[dtype],
+              CODES: codes,
               HEAD_DIM: headDim,
               THREADS: threads,
               UNROLL: unroll,
-              MIN_BLOCKS_1: residentBlocks[1],
-              MIN_BLOCKS_2: residentBlocks[2],
-              MIN_BLOCKS_4: residentBlocks[4],
+              ...Object.fromEntries(
+                Object.entries(residentBlocks).map(([size, blocks]) => [`MIN_BLOCKS_${size}`, blocks]),
+              ),
             },
           }),
         );
+}
+
+function decodeFamily(dtype: "f32" | "bf16", name: string): DecodeKernels {
+  const kernels = new Map<string, KernelReference>();
+  const accesses: readonly AccessCodes[] = dtype === "bf16" ? [0, 16, 8] : [0, 4];
+  for (const codes of accesses) addDecodeKernels(kernels, { dtype, codes, name });
   return kernels;
+}
+
+function accessFor(
+  dtype: "f32" | "bf16",
+  args: DecodeArguments,
+  { form, group }: { form: DecodeFormName; group: DecodeGroup },
+): AccessCodes {
+  if (!hasCodes(args)) return 0;
+  if (dtype === "f32") return 4;
+  return form === "narrow" && group === 1 && args.headDim % 16 === 0 ? 16 : 8;
 }
 
 const decodeKernels = {
@@ -87,13 +131,25 @@ const rotaryDecodeKernels = {
   f32: decodeFamily("f32", "rotary_attention_decode"),
   bf16: decodeFamily("bf16", "rotary_attention_decode"),
 } as const;
-const decodeAny = perFloat("attention_any.cu", "attention_paged_any");
+const anyKernels = {
+  floats: perFloat("attention_any.cu", "attention_paged_any"),
+  codes: perFloat("attention_any.cu", "attention_paged_any", { CODES: 1 }),
+} as const;
 
-const cacheThreads = 256;
 const anyThreads = 128;
 /** The kernel counts arrivals for so many pairs of a sequence and a block of heads. */
 const mostArrivals = 4096;
 const mostSplits = 64;
+
+type Caches = Pick<PagedArguments, "kCache" | "kScales" | "vScales" | "numSlots">;
+
+function hasCodes({ kCache }: Pick<Caches, "kCache">): boolean {
+  return kCache.dtype === "u8";
+}
+
+function scalesOf({ kScales, vScales, numSlots }: Caches): KernelParameter[] {
+  return [pointer(kScales), pointer(vScales), i64(numSlots)];
+}
 
 /** log2 of a power of two, else -1: a shift takes the place of a division. */
 function shiftOf(blockSize: number): number {
@@ -109,14 +165,23 @@ function numSplitsFor(
 ): number {
   if (blocksPerSplit > mostArrivals) return 1;
   const longestContext = args.maxBlocksPerSequence * args.blockSize;
-  const wanted = Math.floor((form.residentBlocks[group] * context.multiprocessorCount) / blocksPerSplit);
+  const resident = (form.residentBlocks[group] ?? 1) * context.multiprocessorCount;
+  const wanted = Math.floor(resident / blocksPerSplit);
   return clamp(Math.min(wanted, ceilDiv(longestContext, form.minSplitTokens)), 1, mostSplits);
 }
 
 function decode(
   context: LaunchContext,
   args: DecodeArguments,
-  { family, added = [] }: { family: DecodeKernels; added?: readonly KernelParameter[] },
+  {
+    dtype,
+    kernels,
+    added = [],
+  }: {
+    dtype: "f32" | "bf16";
+    kernels: Readonly<Record<"f32" | "bf16", DecodeKernels>>;
+    added?: readonly KernelParameter[];
+  },
 ): void {
   const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
   const { numSequences, numHeads, numKvHeads, headDim, blockSize, maxBlocksPerSequence } = args;
@@ -125,7 +190,9 @@ function decode(
   const headBlocks = numKvHeads * ceilDiv(groupSize, group);
   const blocksPerSplit = numSequences * headBlocks;
   const formName: DecodeFormName = blocksPerSplit <= context.multiprocessorCount ? "wide" : "narrow";
-  const form = decodeForms[formName];
+  const codes = accessFor(dtype, args, { form: formName, group });
+  const form = formsOf(codes)[formName];
+  invariant(form !== undefined, "a form for every access");
   const numSplits = numSplitsFor(context, args, { form, group, blocksPerSplit });
   const numPartials = numSplits === 1 ? 0 : numSequences * numHeads * numSplits;
   const outputsBytes = numPartials * headDim * 4;
@@ -146,9 +213,10 @@ function decode(
     i32(numSplits),
     i32(form.minSplitTokens),
     f32(args.scale * Math.LOG2E),
+    ...(hasCodes(args) ? scalesOf(args) : []),
     ...added,
   ];
-  const chosen = family.get(`${formName} ${paddedHeadDim(headDim)} ${group}`);
+  const chosen = kernels[dtype].get(`${codes} ${formName} ${paddedHeadDim(headDim)} ${group}`);
   invariant(chosen !== undefined, "a decoding kernel for every size of head and group");
   const grid = [numSplits, headBlocks, numSequences] as const;
   context.launch(chosen, overlapping(context, { grid, block: form.threads }), parameters);
@@ -156,10 +224,11 @@ function decode(
 
 /** The kernel's second structure: what turns, where it goes, and what may be read before the kernel's predecessors end. */
 function newestRow(context: LaunchContext, args: RotaryPagedArguments): KernelParameter[] {
-  const { k, v, positions, cosSin, slots, kCache, vCache, blockTables, contextLengths } = args;
-  const inputs = [positions, cosSin, slots, blockTables, contextLengths];
+  const { k, v, positions, cosSin, slots, kCache, vCache, kScales, vScales } = args;
+  const inputs = [positions, cosSin, slots, args.blockTables, args.contextLengths];
+  const caches = [kCache, vCache, kScales, vScales].filter((tensor) => tensor !== undefined);
   const areInputsSettled = inputs.every((tensor) => context.wasSettled(tensor));
-  const areCachesSettled = areInputsSettled && context.wasSettled(kCache) && context.wasSettled(vCache);
+  const areCachesSettled = areInputsSettled && caches.every((tensor) => context.wasSettled(tensor));
   return [
     ...[k, v, positions, cosSin, slots, kCache, vCache].map(pointer),
     i64(args.kRowStride),
@@ -167,6 +236,7 @@ function newestRow(context: LaunchContext, args: RotaryPagedArguments): KernelPa
     i32(args.rotaryDim),
     i32(Number(areInputsSettled)),
     i32(Number(areCachesSettled)),
+    ...(hasCodes(args) ? [pointer(kScales), pointer(vScales)] : []),
   ];
 }
 
@@ -174,10 +244,16 @@ function canDecode(
   args: Pick<PagedArguments, "q" | "kCache" | "vCache" | "o" | "headDim" | "qRowStride" | "oRowStride">,
 ): boolean {
   const { q, kCache, vCache, o, headDim, qRowStride, oRowStride } = args;
+  // Of codes a lane reads as many as there are floats in a pack of q.
   return (
-    allowsPacks([q, kCache, vCache, o], [headDim, qRowStride, oRowStride]) &&
+    allowsPacks([q, o], [headDim, qRowStride, oRowStride]) &&
+    areAligned([kCache, vCache]) &&
     decodeHeadDims.some((size) => size >= headDim)
   );
+}
+
+function areAligned(tensors: readonly TensorArgument[]): boolean {
+  return tensors.every((tensor) => addressOf(tensor) % 16 === 0);
 }
 
 function paddedHeadDim(headDim: number): number {
@@ -188,7 +264,8 @@ function paddedHeadDim(headDim: number): number {
 function pagedAny(context: LaunchContext, args: PagedArguments, dtype: "f32" | "bf16"): void {
   const { q, kCache, vCache, blockTables, contextLengths, queryStarts, o } = args;
   const grid = [args.maxQueryLength, args.numHeads, args.numSequences] as const;
-  context.launch(decodeAny[dtype], { grid, block: anyThreads, sharedBytes: args.headDim * 4 }, [
+  const kernels = anyKernels[hasCodes(args) ? "codes" : "floats"];
+  context.launch(kernels[dtype], { grid, block: anyThreads, sharedBytes: args.headDim * 4 }, [
     ...[q, kCache, vCache, blockTables, contextLengths, queryStarts, o].map(pointer),
     i64(args.qRowStride),
     i64(args.oRowStride),
@@ -198,46 +275,51 @@ function pagedAny(context: LaunchContext, args: PagedArguments, dtype: "f32" | "
     i32(args.blockSize),
     i32(args.maxBlocksPerSequence),
     f32(args.scale),
+    ...scalesOf(args),
   ]);
 }
 
+/** Whether the tiled kernel takes the rows of prompts: it copies codes 16 at a time. */
+function canTile(dtype: "f32" | "bf16", args: PagedArguments): boolean {
+  return dtype === "bf16" && (!hasCodes(args) || args.headDim % 16 === 0);
+}
+
+/** The dtype of q and o. Throws DtypeError, UnsupportedOpError. */
+function checkedDtype(
+  op: OpName,
+  floats: readonly TensorArgument[],
+  args: Caches & Pick<PagedArguments, "vCache" | "headDim">,
+): "f32" | "bf16" {
+  const { dtype } = cachedDtypes(op, floats, args);
+  if (args.headDim > largestHeadDim)
+    throw new UnsupportedOpError(
+      "cuda",
+      `expected heads of at most ${largestHeadDim} for ${op}, got ${args.headDim}`,
+    );
+  return dtype;
+}
+
 function attentionPaged(context: LaunchContext, args: PagedArguments): void {
-  const { q, kCache, vCache, o, headDim, maxQueryLength, numSequences } = args;
-  const dtype = attentionDtype("attentionPaged", [q, kCache, vCache, o], headDim);
+  const { q, o, maxQueryLength, numSequences } = args;
+  const dtype = checkedDtype("attentionPaged", [q, o], args);
   if (numSequences === 0 || maxQueryLength === 0) return;
-  if (!canDecode(args) || (maxQueryLength > 1 && dtype === "f32")) {
+  if (!canDecode(args) || (maxQueryLength > 1 && !canTile(dtype, args))) {
     pagedAny(context, args, dtype);
     return;
   }
   if (maxQueryLength > 1) forwardPaged(context, args, shiftOf(args.blockSize));
-  decode(context, args, { family: decodeKernels[dtype] });
+  decode(context, args, { dtype, kernels: decodeKernels });
 }
 
 export const pagedAttentionKernels = {
-  kvCacheWrite: (context, args) => {
-    const { k, v, slots, kCache, vCache, numRows, numKvHeads, headDim, kRowStride, vRowStride } = args;
-    const dtype = floatDtype("kvCacheWrite", k);
-    if ([v, kCache, vCache].some((tensor) => tensor.dtype !== dtype))
-      throw new DtypeError("cuda", `expected ${dtype} keys, values and caches for kvCacheWrite, got others`);
-    const width = numKvHeads * headDim;
-    const grid = ceilDiv(numRows * ceilDiv(width, packSize(k)), cacheThreads);
-    context.launch(cacheWrite[dtype], overlapping(context, { grid, block: cacheThreads }), [
-      ...[k, v, slots, kCache, vCache].map(pointer),
-      i64(numRows),
-      i64(kRowStride),
-      i64(vRowStride),
-      i32(width),
-    ]);
-  },
-
   attentionPaged,
 
   rotaryAttentionPaged: (context, args) => {
-    const { q, k, v, kCache, vCache, cosSin, o, headDim, kRowStride, vRowStride, rotaryDim } = args;
-    const dtype = attentionDtype("rotaryAttentionPaged", [q, k, v, kCache, vCache, o], headDim);
+    const { q, k, v, cosSin, o, kRowStride, vRowStride, rotaryDim } = args;
+    const dtype = checkedDtype("rotaryAttentionPaged", [q, k, v, o], args);
     if (args.numSequences === 0) return;
     if (canDecode(args) && allowsPacks([q, k, v, cosSin], [kRowStride, vRowStride, rotaryDim / 2])) {
-      decode(context, args, { family: rotaryDecodeKernels[dtype], added: newestRow(context, args) });
+      decode(context, args, { dtype, kernels: rotaryDecodeKernels, added: newestRow(context, args) });
       return;
     }
     rotaryKernels.rotaryCacheWrite(context, { ...args, numRows: args.numSequences });

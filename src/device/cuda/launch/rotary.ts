@@ -1,6 +1,6 @@
 /** Launchers of rotary, alone and into a paged cache. */
-import { DtypeError } from "../../../base/index.ts";
 import { addressOf, f32, floatDtype, i32, i64, perFloat, pointer, type CudaKernels } from "../launcher.ts";
+import { cachedDtypes, writeCodes } from "./cacheWrite.ts";
 import { allowsPacks, ceilDiv, overlapping, packSize, wholeWarps } from "./grid.ts";
 
 const file = "rotary.cu";
@@ -49,12 +49,11 @@ export const rotaryKernels = {
   rotaryCacheWrite: (context, args) => {
     const { q, k, v, positions, cosSin, slots, kCache, vCache, numRows, numHeads, numKvHeads } = args;
     const { headDim, rotaryDim, qRowStride, kRowStride, vRowStride } = args;
-    const dtype = floatDtype("rotaryCacheWrite", q);
-    if ([k, v, kCache, vCache].some((tensor) => tensor.dtype !== dtype))
-      throw new DtypeError(
-        "cuda",
-        `expected ${dtype} keys, values and caches for rotaryCacheWrite, got others`,
-      );
+    const { dtype, hasCodes } = cachedDtypes("rotaryCacheWrite", [q, k, v], args);
+    if (hasCodes) {
+      writeCodes(context, dtype, args);
+      return;
+    }
     const usesPacks = allowsPacks(
       [q, k, v, kCache, vCache, cosSin],
       [qRowStride, kRowStride, vRowStride, headDim, rotaryDim / 2],
