@@ -1,6 +1,7 @@
 /** What the three threads of bench/serve-gpu.ts tell each other: the model and its cache, a case, and what a case came to. */
 import { z } from "zod";
 import { quantisedFormats } from "../src/device/index.ts";
+import { cacheFormats } from "../src/models/index.ts";
 import { percentile } from "./serve-client.ts";
 import type { Timing } from "./serve-client.ts";
 
@@ -9,6 +10,7 @@ export const engineSettingsSchema = z.strictObject({
   device: z.enum(["cpu", "cuda"]),
   quantise: z.enum(quantisedFormats).optional(),
   cacheTokens: z.int(),
+  kvCache: z.enum(cacheFormats),
   maxContext: z.int().optional(),
   maxSequences: z.int(),
   maxStepRows: z.int(),

@@ -41,6 +41,7 @@ try {
     tokenizer: letterTokenizer(decoder.config.vocabSize),
     endTokens: [],
     cacheTokens: settings.cacheTokens,
+    kvCache: settings.kvCache,
     maxContext: settings.maxContext,
     maxSequences: settings.maxSequences,
     maxStepRows: settings.maxStepRows,

@@ -2,7 +2,7 @@
  * What the server gives from a GPU: output tokens a second at several concurrencies, time to the first token and between tokens, past HTTP
  * (the engine in its thread) and through it (`/v1/completions`, streamed over loopback), each beside the step's physical limit.
  *
- *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--quantise fp8]
+ *   node bench/serve-gpu.ts [--cases 1:128:128,64:128:128] [--in-process | --http | --http-cases 1:128:128] [--quantise fp8] [--kv-cache fp8]
  *     [--peer transformers_serve_peer.py] [--json]
  *   node bench/serve-gpu.ts --preset nemotron-tiny --device cpu --cases 1:16:16,4:16:16
  *
@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { ConfigError, RandomStream } from "../src/base/index.ts";
 import {
   cacheBytesPerToken,
+  cacheFormats,
   countMatmulParameters,
   nemotronPreset,
   weightBytes,
@@ -45,9 +46,14 @@ const { values } = parseArgs({
     "max-context": { type: "string" },
     "max-step-rows": { type: "string", default: "2048" },
     "block-size": { type: "string" },
+    "kv-cache": { type: "string", default: "auto" },
     json: { type: "boolean", default: false },
   },
 });
+
+const kvCache = cacheFormats.find((format) => format === values["kv-cache"]);
+if (kvCache === undefined)
+  throw new ConfigError("bench", `--kv-cache: expected auto or fp8, got '${values["kv-cache"]}'`);
 
 type Place = "in process" | "http";
 
@@ -97,6 +103,7 @@ function settingsFor(cases: readonly ServingCase[]): BenchEngineSettings {
           ({ concurrency, numPrompt, numNew }) => concurrency * (numPrompt + numNew + room) * 1.02,
         ),
       ) | 0,
+    kvCache,
     maxContext: maybeNumber(values["max-context"]),
     maxSequences: Math.max(...cases.map(({ concurrency }) => concurrency)),
     maxStepRows: Number(values["max-step-rows"]),
@@ -167,7 +174,8 @@ function limitsOf(
   const parameters = countMatmulParameters(config);
   const saved = weightBytes(config, "bf16") - weightBytes(config, "bf16", quantise);
   const context = numPrompt + numNew / 2;
-  const bytes = 2 * parameters - saved + concurrency * context * cacheBytesPerToken(config, "bf16");
+  const cacheBytes = concurrency * context * cacheBytesPerToken(config, "bf16", kvCache);
+  const bytes = 2 * parameters - saved + cacheBytes;
   const secondsDecoding = bytes / bandwidthBytes / concurrency;
   const operations = 2 * (parameters - config.vocabSize * config.width);
   const rate = quantise === "fp8" ? fp8MatmulRate : matmulRate;
@@ -245,7 +253,7 @@ async function main(): Promise<void> {
   const { url, device, openSeconds } = await server.answer("ready");
   server.url = url;
   console.log(
-    `${device}; ${values.preset} in ${values.quantise ?? "bf16"}; ready after ${openSeconds.toFixed(1)} s; step columns in ms a step`,
+    `${device}; ${values.preset} in ${values.quantise ?? "bf16"}, cache ${values["kv-cache"]}; ready after ${openSeconds.toFixed(1)} s; step columns in ms a step`,
   );
   printRow(columns);
   const rows: Row[] = [];

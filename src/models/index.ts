@@ -25,6 +25,7 @@ export { nemotron, nemotronPreset, nemotronPresetNames } from "./nemotron/index.
 export {
   adapterMemory,
   cacheBytesPerToken,
+  cacheFormats,
   operationsPerToken,
   servingMemory,
   trainingMemory,
@@ -32,6 +33,7 @@ export {
 export type {
   AdaptedProjection,
   AdapterMemoryOptions,
+  CacheFormat,
   OperationsPerToken,
   TrainingMemory,
   TrainingMemoryOptions,

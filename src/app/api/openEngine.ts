@@ -5,7 +5,7 @@ import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts"
 import { createEngine, defaultBlockSize, StackedAdapters } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
 import { cacheBytesPerToken } from "../../models/index.ts";
-import type { Adapter, Decoder } from "../../models/index.ts";
+import type { Adapter, CacheFormat, Decoder } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { attachAdapter } from "../runs/adapter/adapter.ts";
@@ -41,6 +41,8 @@ export interface EngineSettings {
   adapters?: Readonly<Record<string, string>> | undefined;
   /** Tokens of context that the cache holds, all sequences together; by default what memory allows, on the CPU at most 1 GiB. */
   cacheTokens?: number | undefined;
+  /** What it holds keys and values as: the model's dtype ("auto", default), or 8 bits: room for twice the tokens of bf16. */
+  kvCache?: CacheFormat | undefined;
   blockSize?: number | undefined;
   /** Sequences that run at once. Default 256. */
   maxSequences?: number | undefined;
@@ -94,6 +96,7 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
         tokenizer: model.tokenizer,
         endTokens: endTokens(model.folder, model.tokenizer),
         cacheTokens: settings.cacheTokens ?? affordableTokens(device, model.decoder, settings),
+        kvCache: settings.kvCache,
         maxContext: settings.maxContext,
         blockSize: settings.blockSize,
         maxSequences: settings.maxSequences,
@@ -153,7 +156,8 @@ function affordableTokens(device: Device, decoder: Decoder, settings: EngineSett
   const cpuBytes = Math.max(0, freeBytes - mappedBytes);
   const cacheBytes =
     device.kind === "cuda" ? cacheShare * freeBytes : Math.min(mostCpuCacheBytes, cpuCacheShare * cpuBytes);
-  const affordable = Math.floor(cacheBytes / cacheBytesPerToken(decoder.config, decoder.dtype));
+  const bytesPerToken = cacheBytesPerToken(decoder.config, decoder.dtype, settings.kvCache);
+  const affordable = Math.floor(cacheBytes / bytesPerToken);
   const wanted = maxSequences * maxContext;
   const onePlace = Math.ceil(maxContext / blockSize) * blockSize;
   return Math.max(onePlace, Math.min(affordable, wanted));

@@ -8,6 +8,7 @@ import {
   deviceOption,
   jsonOption,
   mmapOption,
+  kvCacheOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -66,6 +67,7 @@ export function registerEval(program: Command): void {
     .option("--seed <number>", "of examples and sampled answers", wholeNumber(0), 1234)
     .option("--run-code", "let HumanEval and MBPP run the code that the model writes")
     .addOption(quantiseOption())
+    .addOption(kvCacheOption())
     .addOption(precisionOption())
     .addOption(mmapOption())
     .addOption(deviceOption())

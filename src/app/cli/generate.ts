@@ -7,6 +7,7 @@ import {
   deviceOption,
   jsonOption,
   mmapOption,
+  kvCacheOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -46,6 +47,7 @@ export function registerGenerate(program: Command): void {
     .option("--stop <text>", "end at this text (repeatable)", collect)
     .option("--count <number>", "samples per prompt, with seeds counting up", wholeNumber(1), 1)
     .addOption(quantiseOption())
+    .addOption(kvCacheOption())
     .addOption(precisionOption())
     .addOption(mmapOption())
     .option("--tokenizer <path>", "tokenizer file or folder, for a model that holds none")

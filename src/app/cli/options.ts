@@ -9,6 +9,16 @@ export function quantiseOption(): Option {
   return new Option("--quantise <format>", text).choices(formats);
 }
 
+/** `--kv-cache`: what the cache holds keys and values as. */
+export function kvCacheOption(): Option {
+  return new Option(
+    "--kv-cache <format>",
+    "keys and values in the model's floats, or in 8 bits: half of bf16",
+  )
+    .choices(["auto", "fp8"])
+    .default("auto");
+}
+
 /** `--precision`: the dtype of the weights on the device. */
 export function precisionOption(): Option {
   return new Option(

@@ -7,6 +7,7 @@ import {
   collect,
   deviceOption,
   mmapOption,
+  kvCacheOption,
   precisionOption,
   quantiseOption,
   realNumber,
@@ -62,6 +63,7 @@ export function registerServe(program: Command): void {
       wholeNumber(1),
     )
     .addOption(quantiseOption())
+    .addOption(kvCacheOption())
     .option(
       "--adapter <name=folder>",
       "a LoRA adapter or the run that made it, served as model:name (repeatable); without a name one adapter of any method, for all requests",

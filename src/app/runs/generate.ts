@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { ConfigError, countOf, formatCount, note, readJson } from "../../base/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
+import type { CacheFormat } from "../../models/index.ts";
 import { generateText, parseSampling } from "../../infer/index.ts";
 import type { IndexedEvent, OutputConstraint, SamplingInput, TextRequest } from "../../infer/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
@@ -33,6 +34,7 @@ export interface GenerateCliOptions {
   precision?: "f32" | "bf16";
   mmap: boolean;
   quantise?: QuantisedFormat;
+  kvCache: CacheFormat;
   tokenizer?: string;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
@@ -88,6 +90,7 @@ export async function generateCommand(options: GenerateCliOptions): Promise<void
     precision: options.precision,
     quantise: options.quantise,
     mmap: options.mmap,
+    kvCache: options.kvCache,
     tokenizer: options.tokenizer,
     adapter: options.adapter,
     maxSequences: Math.min(requests.length, 256),

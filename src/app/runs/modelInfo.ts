@@ -105,6 +105,7 @@ function describe(config: DecoderConfig, sequenceLength: number) {
     }),
     weights: { bf16Bytes: servingMemory(config, "bf16", 0), f32Bytes: servingMemory(config, "f32", 0) },
     cacheBytesPerToken: cacheBytesPerToken(config, "bf16"),
+    fp8CacheBytesPerToken: cacheBytesPerToken(config, "bf16", "fp8"),
     training: methods.map((method) => ({
       method: method.name,
       recompute: method.recompute,
@@ -170,7 +171,10 @@ export async function printModelInfo(
       "QLoRA",
       `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} everywhere, ${sequenceLength} tokens, blocks again`,
     ],
-    ["cache", `${formatBytes(info.cacheBytesPerToken)} per token in bf16`],
+    [
+      "cache",
+      `${formatBytes(info.cacheBytesPerToken)} per token in bf16, ${formatBytes(info.fp8CacheBytesPerToken)} in fp8`,
+    ],
     [
       "serving",
       `${formatBytes(servingMemory(config, "bf16", config.maxPositions))} with one full context in bf16`,

@@ -4,6 +4,7 @@ import { basename, join, resolve } from "node:path";
 import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
 import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
+import type { CacheFormat } from "../../models/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
 import { listCheckpoints } from "../../train/index.ts";
 import type { EngineSettings } from "../api/openEngine.ts";
@@ -42,6 +43,7 @@ export interface ServeCliOptions {
   mmap: boolean;
   tokenizer?: string;
   quantise?: QuantisedFormat;
+  kvCache: CacheFormat;
   adapter?: string[];
   maxAdapters?: number;
   maxAdapterRank?: number;
@@ -61,10 +63,11 @@ export async function serveCommand(options: ServeCliOptions): Promise<void> {
   const chosen = adaptersOf(options.adapter ?? []);
   for (const [i, model] of options.model.entries()) {
     note(`Opening ${model} as ${names[i]} …`);
-    const { maxBatch: maxSequences, maxContext, cacheTokens, precision, quantise, device, threads } = options;
+    const { maxBatch: maxSequences, maxContext, cacheTokens, kvCache } = options;
+    const { precision, quantise, device, threads } = options;
     const { maxAdapters, maxAdapterRank, tokenizer, mmap } = options;
     const loading = { ...chosen, maxAdapters, maxAdapterRank };
-    const size = { maxSequences, maxContext, cacheTokens };
+    const size = { maxSequences, maxContext, cacheTokens, kvCache };
     const settings = { model, ...size, ...loading, precision, quantise, mmap, tokenizer, device, threads };
     const onCrash = (error: unknown): void =>
       note(`The engine of ${names[i]} died and is started again: ${messageOf(error)}`);

@@ -1,7 +1,7 @@
 /** An engine from its parts: a decoder in this thread, a cache of a given size, a tokenizer. */
 import { ConfigError } from "../../base/index.ts";
-import type { Decoder } from "../../models/index.ts";
-import { countParameters } from "../../models/index.ts";
+import type { CacheFormat, Decoder } from "../../models/index.ts";
+import { cacheFormats, countParameters } from "../../models/index.ts";
 import type { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
 import { GrammarCompiler } from "../constraint/compiler.ts";
@@ -15,6 +15,8 @@ export interface EngineOptions {
   endTokens: readonly number[];
   /** Tokens of context that the cache holds, all sequences together. */
   cacheTokens: number;
+  /** What it holds keys and values as: the model's dtype ("auto", default), or 8 bits, half of bf16's memory. */
+  kvCache?: CacheFormat | undefined;
   /** Longest prompt and answer together. Default: the model's, or what the cache holds. */
   maxContext?: number | undefined;
   /** Tokens of one block. */
@@ -42,6 +44,9 @@ export const defaultBlockSize = 16;
 /** Allocates the cache. Throws OutOfMemoryError, ConfigError. */
 export function createEngine(context: Context, decoder: Decoder, options: EngineOptions): EngineCore {
   const { tokenizer, blockSize = defaultBlockSize, cacheTokens, numVirtualTokens = 0 } = options;
+  const { kvCache = "auto" } = options;
+  if (!cacheFormats.includes(kvCache))
+    throw new ConfigError("engine", `expected kvCache to be ${cacheFormats.join(" or ")}, got '${kvCache}'`);
   const { config } = decoder;
   const numBlocks = Math.floor(cacheTokens / blockSize);
   if (numBlocks < 1) {
@@ -61,6 +66,7 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
   const runner = new ModelRunner(context, decoder, {
     blockSize,
     numBlocks,
+    kvCache,
     maxContext,
     maxSequences,
     numTokens,

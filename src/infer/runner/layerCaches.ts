@@ -1,6 +1,7 @@
 /** The paged cache's memory: keys and values of every layer, a slot a token. */
 import { dtypeBytes } from "../../base/index.ts";
-import type { Decoder } from "../../models/index.ts";
+import type { Dtype } from "../../base/index.ts";
+import type { CacheFormat, Decoder } from "../../models/index.ts";
 import { Storage, Tensor } from "../../tensor/index.ts";
 import type { Context, PagedLayerCache } from "../../tensor/index.ts";
 
@@ -8,21 +9,29 @@ import type { Context, PagedLayerCache } from "../../tensor/index.ts";
 export function allocateCaches(
   context: Context,
   decoder: Decoder,
-  { numBlocks, blockSize }: { numBlocks: number; blockSize: number },
+  { numBlocks, blockSize, kvCache }: { numBlocks: number; blockSize: number; kvCache: CacheFormat },
 ): PagedLayerCache[] {
   const { numKvHeads, headDim, numLayers } = decoder.config;
-  const shape = [numBlocks * blockSize, numKvHeads, headDim];
-  const byteLength = shape[0] * numKvHeads * headDim * dtypeBytes(decoder.dtype);
+  const numSlots = numBlocks * blockSize;
   const made: Tensor[] = [];
-  const half = (): Tensor => {
-    const y = new Tensor(new Storage(context.device.allocate(byteLength)), { shape, dtype: decoder.dtype });
+  const filled = (shape: readonly number[], dtype: Dtype): Tensor => {
+    const numElements = shape.reduce((product, size) => product * size, 1);
+    const storage = new Storage(context.device.allocate(numElements * dtypeBytes(dtype)));
+    const y = new Tensor(storage, { shape, dtype });
     made.push(y);
     // Rows of a batch that stand for nothing read here: they must find numbers.
-    context.device.run("fill", { y, numElements: y.numElements, value: 0 });
+    context.device.run("fill", { y, numElements, value: 0 });
     return y;
   };
+  const half = (): Tensor =>
+    filled([numSlots, numKvHeads, headDim], kvCache === "fp8" ? "u8" : decoder.dtype);
+  const scales = (): Tensor => filled([numKvHeads, numSlots], "f32");
+  const layer = (): PagedLayerCache =>
+    kvCache === "fp8"
+      ? { keys: half(), values: half(), keyScales: scales(), valueScales: scales() }
+      : { keys: half(), values: half() };
   try {
-    return Array.from({ length: numLayers }, () => ({ keys: half(), values: half() }));
+    return Array.from({ length: numLayers }, layer);
   } catch (error) {
     for (const tensor of made) tensor.dispose();
     throw error;

@@ -5,7 +5,7 @@
  * A step takes tokens that the host does not know yet from the device memory that the step before drew into, so that it can be
  * queued before the host has seen them.
  */
-import type { Decoder } from "../../models/index.ts";
+import type { CacheFormat, Decoder } from "../../models/index.ts";
 import { embedding, Storage, Tensor } from "../../tensor/index.ts";
 import type { Context, PagedLayerCache } from "../../tensor/index.ts";
 import type { Step, StepPiece } from "../scheduler/scheduler.ts";
@@ -22,6 +22,8 @@ import type { PendingStep, RankedToken, RunnerTask, StepResult, StepRunner } fro
 export interface RunnerOptions {
   blockSize: number;
   numBlocks: number;
+  /** What the cache holds keys and values as. Default "auto": the decoder's dtype. */
+  kvCache?: CacheFormat | undefined;
   /** Longest context of a sequence. */
   maxContext: number;
   /** Sequences of one step. */
@@ -54,7 +56,7 @@ export class ModelRunner implements StepRunner {
     this.#context = context;
     this.#decoder = decoder;
     this.options = options;
-    this.#caches = allocateCaches(context, decoder, options);
+    this.#caches = allocateCaches(context, decoder, { kvCache: "auto", ...options });
     this.#maxDraws = batchBucket(options.maxSequences);
     this.#draws = new Storage(context.device.allocate(2 * 4 * this.#maxDraws));
     this.#drawn = this.#drawField(0, this.#maxDraws, "i32");
@@ -250,10 +252,8 @@ export class ModelRunner implements StepRunner {
     this.#graphs.dispose();
     this.#drawn.dispose();
     this.#draws.release();
-    for (const { keys, values } of this.#caches) {
-      keys.dispose();
-      values.dispose();
-    }
+    for (const { keys, values, keyScales, valueScales } of this.#caches)
+      for (const tensor of [keys, values, keyScales, valueScales]) tensor?.dispose();
   }
 
   [Symbol.dispose](): void {

@@ -142,9 +142,18 @@ function passMemory(
   return { activations, logits };
 }
 
-/** Bytes of keys and values per token of context. */
-export function cacheBytesPerToken(config: DecoderConfig, dtype: FloatDtype): number {
-  return 2 * config.numLayers * config.numKvHeads * config.headDim * dtypeBytes(dtype);
+/** What a paged cache holds keys and values as: the model's dtype, or E4M3 codes with a scale for each token and head. */
+export const cacheFormats = ["auto", "fp8"] as const;
+export type CacheFormat = (typeof cacheFormats)[number];
+
+/** Bytes of keys and values per token of context; `dtype` is the model's. */
+export function cacheBytesPerToken(
+  { numLayers, numKvHeads, headDim }: DecoderConfig,
+  dtype: FloatDtype,
+  format: CacheFormat = "auto",
+): number {
+  const headBytes = format === "fp8" ? headDim + dtypeBytes("f32") : headDim * dtypeBytes(dtype);
+  return 2 * numLayers * numKvHeads * headBytes;
 }
 
 /** Bytes to serve `numTokens` of context in all; with quantised blocks, one matrix made whole for a prompt counts too. */

@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigError, formatCount, makeFolder, messageOf, note, writeText } from "../../../base/index.ts";
 import type { QuantisedFormat } from "../../../device/index.ts";
+import type { CacheFormat } from "../../../models/index.ts";
 import {
   columnNotes,
   DataStore,
@@ -52,6 +53,7 @@ export interface EvalCliOptions {
   precision?: "f32" | "bf16";
   mmap: boolean;
   quantise?: QuantisedFormat;
+  kvCache: CacheFormat;
   device: "auto" | "cpu" | "cuda" | "reference";
   threads?: number;
   json?: boolean;
@@ -96,6 +98,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
     precision: options.precision,
     quantise: options.quantise,
     mmap: options.mmap,
+    kvCache: options.kvCache,
     adapter: options.adapter,
     tokenizer: options.tokenizer,
     maxStepRows: options.batchTokens,
@@ -227,8 +230,9 @@ async function run(
 }
 
 /** As the reference harness writes them: `model=…,adapter=…`. */
-function localArguments({ model, adapter, quantise }: EvalCliOptions): string {
-  return Object.entries({ model, adapter, quantise })
+function localArguments({ model, adapter, quantise, kvCache }: EvalCliOptions): string {
+  const changed = kvCache === "auto" ? undefined : kvCache;
+  return Object.entries({ model, adapter, quantise, kvCache: changed })
     .flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]))
     .join(",");
 }
@@ -244,6 +248,7 @@ function logFolder(output: string, model: LanguageModel, options: EvalCliOptions
     temperature: options.temperature,
     precision: options.precision,
     quantise: options.quantise,
+    kvCache: options.kvCache === "auto" ? undefined : options.kvCache,
     adapter: options.adapter === undefined ? undefined : adapterIdentity(options.adapter),
   };
   checkSettings(join(output, "settings.json"), settings);

@@ -88,29 +88,4 @@ inline NT_INLINE uvec e4m3_codes(vec x) {
   return magnitude > 0x7f800000u ? uvec{} + uint32_t{e4m3_nan} : finite;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------- */
-
-/* The largest magnitude, NaN aside. */
-template <class T>
-float e4m3_peak_of(const T* x, int64_t count) {
-  vec peaks = {};
-  for_vectors(0, count, [&](int64_t i, auto lanes) NT_INLINE {
-    const vec value = load_vec(x + i, lanes);
-    peaks = max(max(value, -value), peaks);
-  });
-  return max_of(peaks);
-}
-
-/* A row to codes, as the operator quantiseRows says; gives the scale. */
-template <class T>
-float quantise_e4m3(const T* x, int64_t count, uint8_t* codes) {
-  const float peak = e4m3_peak_of(x, count), scale = peak / e4m3_largest;
-  const bool is_zero = scale < 0x1p-126f;
-  const vec inverse = broadcast(is_zero ? 0.0f : e4m3_largest / peak);
-  for_vectors(0, count, [&](int64_t i, auto lanes) NT_INLINE {
-    store_codes(codes + i, e4m3_codes(load_vec(x + i, lanes) * inverse), lanes);
-  });
-  return is_zero ? 0.0f : scale;
-}
-
 }  // namespace nt

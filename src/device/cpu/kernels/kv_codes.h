@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "float8.h"
+#include "float8_rows.h"
 
 namespace nt {
 
@@ -23,7 +23,7 @@ struct CodeSlots {
   /* Stores G heads, of floats already rounded to their tensor's type. */
   void store(int64_t slot, const float* heads) const {
     for (int64_t g = 0; g < num_kv_heads; g++)
-      scales[g * num_slots + slot] = quantise_e4m3(heads + g * head_dim, head_dim, codes + (slot * num_kv_heads + g) * head_dim);
+      scales[g * num_slots + slot] = quantise_row(heads + g * head_dim, head_dim, codes + (slot * num_kv_heads + g) * head_dim);
   }
 };
 

@@ -31,7 +31,7 @@ NT_OP(quantise_rows) {
     const auto* x = data<typename decltype(tag)::type>(args.x);
     for_rows(args.num_rows, args.width, [&](int64_t row) {
       data<float>(args.scales)[row] =
-          quantise_e4m3(x + row * args.x_row_stride, args.width, data<uint8_t>(args.codes) + row * args.width);
+          quantise_row(x + row * args.x_row_stride, args.width, data<uint8_t>(args.codes) + row * args.width);
     });
   });
 }
