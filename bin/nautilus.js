@@ -6,7 +6,11 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import module from "node:module";
+import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
+
+// Kernels are compiled on the threads of libuv's pool, four where nothing is said. The pool reads this when it is first used.
+process.env["UV_THREADPOOL_SIZE"] ??= String(Math.max(4, availableParallelism()));
 
 const minimumMajor = 24;
 const root = new URL("../", import.meta.url);

@@ -164,11 +164,12 @@ export class CudaLaunchContext implements LaunchContext {
     this.#session.check("cuMemcpyDtoDAsync", status);
   }
 
-  /** Compiles all declared kernels that are not in the cache yet, in parallel. Throws DeviceError. */
+  /** Compiles all declared kernels but the rare ones that are not in the cache yet, in parallel. Throws DeviceError. */
   async prepareKernels(): Promise<void> {
     const compiler = Nvrtc.open(this.#session.driver.majors);
     const architecture = architectureFor(this.computeCapability, compiler.architectures);
-    const missing = modulesOf(declaredKernels(), this.computeCapability).filter(
+    const usual = declaredKernels().filter(({ isRare }) => !isRare);
+    const missing = modulesOf(usual, this.computeCapability).filter(
       (module) => !isCompiled(compiler, module, architecture),
     );
     if (missing.length === 0) return;

@@ -31,6 +31,8 @@ export interface KernelReference {
   readonly defines: Defines;
   /** Smallest compute capability that it compiles for, as major * 10 + minor. */
   readonly minimumCapability: number;
+  /** Few models need it: it is compiled when it is first launched, not ahead with the others. */
+  readonly isRare: boolean;
   /** Equal for references that share a compiled module: file and definitions. */
   readonly moduleKey: string;
 }
@@ -46,12 +48,14 @@ export function kernel(options: {
   entry: string;
   defines?: Defines;
   minimumCapability?: number;
+  isRare?: boolean;
 }): KernelReference {
-  const { file, entry, defines = {}, minimumCapability = 80 } = options;
+  const { file, entry, defines = {}, minimumCapability = 80, isRare = false } = options;
   const definitions = Object.keys(defines)
     .sort()
     .map((name) => `${name}=${defines[name]}`);
-  const reference = { file, entry, defines, minimumCapability, moduleKey: [file, ...definitions].join(" ") };
+  const moduleKey = [file, ...definitions].join(" ");
+  const reference = { file, entry, defines, minimumCapability, isRare, moduleKey };
   declared.push(reference);
   return reference;
 }

@@ -78,6 +78,11 @@ function formsOf(codes: AccessCodes): Partial<DecodeForms> {
   return codes === 0 ? floatForms : codeForms[codes];
 }
 
+/** Each size, type and access is a module of its own, which takes the compiler two seconds: ahead come those of usual models alone. */
+function isRare(dtype: "f32" | "bf16", codes: AccessCodes, headDim: number): boolean {
+  return dtype === "f32" || codes !== 0 || headDim > 128;
+}
+
 type DecodeKernels = ReadonlyMap<string, KernelReference>;
 
 function addDecodeKernels(
@@ -92,6 +97,7 @@ function addDecodeKernels(
           kernel({
             file: "attention_decode.cu",
             entry: `${name}_${group}`,
+            isRare: isRare(dtype, codes, headDim),
             defines: {
               T: cudaTypes[dtype],
               CODES: codes,
