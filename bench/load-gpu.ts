@@ -1,12 +1,12 @@
 /**
- * Loading a model folder onto a GPU from the page cache: what the bus gives pinned memory, what pinning costs, what reads alone give of
- * these very files, what reading and copying reach by their threads and the size of their blocks, with the parts of each, from how many
- * bytes on threads pay, and seconds from the start of a fresh process to the first token.
+ * Loading a model folder onto a GPU from the page cache: what the bus gives pinned memory, what reads alone give of these very files, what
+ * reading and copying reach by their threads and the size of their blocks, with the parts of each, from how many bytes on threads pay, and
+ * seconds from the start of a fresh process to the first token.
  *
  *   node bench/load-gpu.ts [--preset nemotron-3-8b] [--layers 32] [--device cuda] [--sweep 8:4,12:4] [--folder DIR]
  *
  * Writes a folder of random weights to TMPDIR (17 GB for the whole preset) and removes it. With --folder the one there is used, or else
- * written there, and kept. A case of the sweep is THREADS:MIB, or THREADS:MIB:small for a ring that is not in huge pages.
+ * written there, and kept. A case of the sweep is THREADS:MIB.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -14,7 +14,6 @@ import {
   existsSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   readdirSync,
   readSync,
   rmSync,
@@ -30,6 +29,7 @@ import { FileReaders, readsPerThread } from "../src/device/cuda/fileReaders.ts";
 import { createCudaDevice, type CudaDevice } from "../src/device/cuda/index.ts";
 import { CudaMemory } from "../src/device/cuda/memory.ts";
 import { PinnedBlock } from "../src/device/cuda/pinned.ts";
+import { adviseHugePages, hugePageBytes } from "../src/device/cuda/pinnedRing.ts";
 import { CudaSession } from "../src/device/cuda/session.ts";
 import { openSystemLibrary } from "../src/device/cuda/systemLibrary.ts";
 import { viewMemory } from "../src/device/ffi.ts";
@@ -45,7 +45,7 @@ const { values } = parseArgs({
     preset: { type: "string", default: "nemotron-3-8b" },
     layers: { type: "string" },
     device: { type: "string", default: "cuda" },
-    sweep: { type: "string", default: "8:4,10:4,12:1,12:2,12:4,12:4:small,12:8,14:4,16:2,16:4" },
+    sweep: { type: "string", default: "8:4,10:4,12:1,12:2,12:4,12:8,14:4,16:2,16:4" },
     part: { type: "string" },
     folder: { type: "string", default: "" },
   },
@@ -55,16 +55,18 @@ const secondsSince = (startMs: number): number => (performance.now() - startMs) 
 const rate = (byteLength: number, seconds: number): string =>
   `${(byteLength / seconds / 1e9).toFixed(1)} GB/s`;
 const mebibyte = 2 ** 20;
+/** Of reads alone. */
+const largestBlockBytes = 8 * mebibyte;
 
 function systemLibrary() {
   const library = openSystemLibrary();
   if (library === undefined) throw new Error("expected glibc, got none: nothing reads by threads here");
   return library;
 }
-const cases = (): { numThreads: number; mebibytes: number; isSmall: boolean }[] =>
+const cases = (): { numThreads: number; mebibytes: number }[] =>
   values.sweep.split(",").map((text) => {
-    const [numThreads, mebibytes, pages] = text.split(":");
-    return { numThreads: Number(numThreads), mebibytes: Number(mebibytes), isSmall: pages === "small" };
+    const [numThreads, mebibytes] = text.split(":").map(Number);
+    return { numThreads, mebibytes };
   });
 
 async function write(folder: string): Promise<void> {
@@ -79,11 +81,11 @@ async function write(folder: string): Promise<void> {
 const weightFiles = (folder: string): string[] =>
   existsSync(folder) ? readdirSync(folder).filter((file) => file.endsWith(".safetensors")) : [];
 
-/** Copies of `pieceBytes` out of pinned memory alone, again and again; `inPiece` bytes from a block's start. */
-function measureCopies(session: CudaSession, pieceBytes: number, inPiece = 0): number {
+/** Bytes a second of copies of `pieceBytes` out of pinned memory alone. */
+function measureCopies(session: CudaSession, pieceBytes: number): number {
   const { functions } = session;
   const memory = new CudaMemory(session);
-  const block = new PinnedBlock(session, pieceBytes + 4096);
+  const block = new PinnedBlock(session, pieceBytes);
   const target = memory.allocate(pieceBytes).address;
   const numCopies = Math.ceil(2 ** 32 / pieceBytes);
   let seconds = 0;
@@ -92,7 +94,7 @@ function measureCopies(session: CudaSession, pieceBytes: number, inPiece = 0): n
     for (let i = 0; i < numCopies; i++)
       session.check(
         "cuMemcpyHtoDAsync",
-        functions.cuMemcpyHtoDAsync_v2(target, block.address + inPiece, pieceBytes, session.stream),
+        functions.cuMemcpyHtoDAsync_v2(target, block.address, pieceBytes, session.stream),
       );
     session.synchronize();
     seconds = secondsSince(startMs);
@@ -102,78 +104,29 @@ function measureCopies(session: CudaSession, pieceBytes: number, inPiece = 0): n
   return (numCopies * pieceBytes) / seconds;
 }
 
-const hugeKibibytes = (): string =>
-  /AnonHugePages:\s+(\d+)/.exec(readFileSync("/proc/self/smaps_rollup", "utf8"))?.[1] ?? "unknown";
-
-/** What pinning a ring costs: memory of the driver's, and ordinary memory in huge pages that is registered. */
-function measurePinning(session: CudaSession): void {
-  const blockBytes = 4 * mebibyte;
-  const numBlocks = 28;
-  const ms = (startMs: number): string => `${(performance.now() - startMs).toFixed(1)} ms`;
-  let startMs = performance.now();
-  const blocks = Array.from({ length: numBlocks }, () => new PinnedBlock(session, blockBytes));
-  const allocated = ms(startMs);
-  startMs = performance.now();
-  for (const block of blocks) block.dispose();
-  console.log(`pinning ${numBlocks} x 4 MiB: cuMemHostAlloc ${allocated}, freed in ${ms(startMs)}`);
-  const library = systemLibrary();
-  for (const isHuge of [false, true]) {
-    const memory = library.aligned_alloc(2 * mebibyte, numBlocks * blockBytes);
-    if (isHuge) library.madvise(memory, numBlocks * blockBytes, 14);
-    const { functions } = session;
-    const hugeBefore = hugeKibibytes();
-    startMs = performance.now();
-    const bytes = new Uint8Array(viewMemory(memory, numBlocks * blockBytes));
-    for (let at = 0; at < bytes.length; at += 4096) bytes[at] = 1;
-    const touched = ms(startMs);
-    startMs = performance.now();
-    for (let i = 0; i < numBlocks; i++)
-      session.check(
-        "cuMemHostRegister",
-        functions.cuMemHostRegister_v2(memory + i * blockBytes, blockBytes, 0),
-      );
-    const registered = ms(startMs);
-    const huge = `${hugeBefore} KiB in huge pages before, ${hugeKibibytes()} after`;
-    startMs = performance.now();
-    for (let i = 0; i < numBlocks; i++)
-      session.check("cuMemHostUnregister", functions.cuMemHostUnregister(memory + i * blockBytes));
-    const unregistered = ms(startMs);
-    startMs = performance.now();
-    library.free(memory);
-    console.log(
-      `  ${isHuge ? "huge" : "ordinary"} pages: first touches ${touched}, registered in ${registered}, unregistered in ${unregistered}, freed in ${ms(startMs)}; ${huge}`,
-    );
-  }
-}
-
 function measureBus(): void {
   const session = new CudaSession(0);
   for (const mebibytes of [1, 2, 4, 8, 64])
     console.log(
       `the bus, pinned memory alone, copies of ${mebibytes} MiB: ${rate(measureCopies(session, mebibytes * mebibyte), 1)}`,
     );
-  console.log(
-    `  of 4 MiB, 2,056 bytes beside a page's start: ${rate(measureCopies(session, 4 * mebibyte, 2056), 1)}`,
-  );
-  measurePinning(session);
   session.dispose();
 }
 
-/** Reads alone into ordinary memory in huge pages, up to 8 GB: by thread, from where tensors would begin, to blocks' starts or to the same place in a page. */
+/** Reads alone into ordinary memory in huge pages, up to 8 GB. */
 function measureReads(folder: string): void {
   const library = systemLibrary();
-  const paths = weightFiles(folder).map((name) => join(folder, name));
-  const read = (
-    numThreads: number,
-    mebibytes: number,
-    { inFile, inPage }: { inFile: number; inPage: number },
-  ) => {
+  // Open to the end: threads have duplicates of a descriptor, whose number must not become another file's.
+  const files = weightFiles(folder).map((name) => {
+    const path = join(folder, name);
+    return { descriptor: openSync(path, "r"), byteLength: statSync(path).size };
+  });
+  const read = (numThreads: number, mebibytes: number): string => {
     const blockBytes = mebibytes * mebibyte;
-    const strideBytes = blockBytes + 2 * mebibyte;
     const numSlots = readsPerThread * numThreads;
-    const memory = library.aligned_alloc(2 * mebibyte, numSlots * strideBytes);
-    library.madvise(memory, numSlots * strideBytes, 14);
-    new Uint8Array(viewMemory(memory, numSlots * strideBytes)).fill(1);
+    const memory = library.aligned_alloc(hugePageBytes, numSlots * largestBlockBytes);
+    library.madvise(memory, numSlots * largestBlockBytes, adviseHugePages);
+    new Uint8Array(viewMemory(memory, numSlots * largestBlockBytes)).fill(1);
     const startMs = performance.now();
     const readers = new FileReaders(library, { numSlots, numThreads });
     const free = Array.from({ length: numSlots }, (_, slot) => slot);
@@ -185,35 +138,25 @@ function measureReads(folder: string): void {
         if (!isWhole) numFailed++;
       }
     };
-    for (const path of paths) {
-      const descriptor = openSync(path, "r");
-      const { size } = statSync(path);
-      for (let position = inFile; position + blockBytes <= size && numBytes < 8e9; position += blockBytes) {
+    for (const { descriptor, byteLength } of files)
+      for (let position = 0; position + blockBytes <= byteLength && numBytes < 8e9; position += blockBytes) {
         while (!readers.hasRoom || free.length === 0) take();
         const slot = free.pop() ?? 0;
-        const address = memory + slot * strideBytes + inPage;
+        const address = memory + slot * largestBlockBytes;
         if (!readers.post(slot, { descriptor, position, byteLength: blockBytes, address })) numFailed++;
         numBytes += blockBytes;
       }
-      while (readers.numPending > 0) take();
-      closeSync(descriptor);
-    }
     readers.dispose();
     const seconds = secondsSince(startMs);
     library.free(memory);
     return `${rate(numBytes, seconds)}${numFailed === 0 ? "" : `, ${numFailed} failed`}`;
   };
-  const aligned = { inFile: 0, inPage: 0 };
-  console.log(`reads alone, to bring the files into the page cache: ${read(8, 4, aligned)}`);
+  console.log(`reads alone, to bring the files into the page cache: ${read(8, 4)}`);
   for (const numThreads of [1, 2, 4, 8, 10, 12, 14, 16])
-    console.log(`reads alone, ${numThreads} threads, blocks of 4 MiB: ${read(numThreads, 4, aligned)}`);
+    console.log(`reads alone, ${numThreads} threads, blocks of 4 MiB: ${read(numThreads, 4)}`);
   for (const mebibytes of [1, 2, 8])
-    console.log(`  12 threads, blocks of ${mebibytes} MiB: ${read(12, mebibytes, aligned)}`);
-  const inFile = 2056;
-  console.log(
-    `  12 threads, 4 MiB, from byte ${inFile} on, to blocks' starts: ${read(12, 4, { inFile, inPage: 0 })}`,
-  );
-  console.log(`    to the same place in a page: ${read(12, 4, { inFile, inPage: inFile })}`);
+    console.log(`  12 threads, blocks of ${mebibytes} MiB: ${read(12, mebibytes)}`);
+  for (const { descriptor } of files) closeSync(descriptor);
 }
 
 /** Where all tensors lie, and a place for each in one buffer. */
@@ -246,8 +189,7 @@ async function sweep(folder: string): Promise<void> {
   const bus = measureCopies(session, 64 * mebibyte);
   session.dispose();
   await withTransfers(folder, (device, transfers, totalBytes) => {
-    const library = systemLibrary();
-    for (const { numThreads, mebibytes, isSmall } of cases()) {
+    for (const { numThreads, mebibytes } of cases()) {
       const phases: string[] = [];
       const startMs = performance.now();
       let lastMs = startMs;
@@ -255,7 +197,6 @@ async function sweep(folder: string): Promise<void> {
         numThreads,
         blockBytes: mebibytes * mebibyte,
         leastBytes: 0,
-        library: isSmall ? { ...library, madvise: () => 0 } : library,
         onPhase: (phase) => {
           const nowMs = performance.now();
           phases.push(`${phase} ${(nowMs - lastMs).toFixed(1)}`);
@@ -265,7 +206,7 @@ async function sweep(folder: string): Promise<void> {
       const seconds = secondsSince(startMs);
       const share = ((100 * totalBytes) / seconds / bus).toFixed(1);
       console.log(
-        `${numThreads} threads, blocks of ${mebibytes} MiB${isSmall ? " in ordinary pages" : ""}: ${rate(totalBytes, seconds)}, ${share} % of the bus's ${rate(bus, 1)}; ` +
+        `${numThreads} threads, blocks of ${mebibytes} MiB: ${rate(totalBytes, seconds)}, ${share} % of the bus's ${rate(bus, 1)}; ` +
           `${formatBytes(totalBytes)} in ${seconds.toFixed(3)} s, ${failed.length} failed\n  ms: ${phases.join(", ")}`,
       );
     }

@@ -7,11 +7,11 @@ import type { CudaSession } from "./session.ts";
 import { cudaSuccess } from "./status.ts";
 import type { SystemLibrary } from "./systemLibrary.ts";
 
-const hugePageBytes = 2 ** 21;
+export const hugePageBytes = 2 ** 21;
 /** The largest page of common systems: no two blocks share one. */
 const largestPageBytes = 2 ** 16;
 /** MADV_HUGEPAGE. */
-const adviseHugePages = 14;
+export const adviseHugePages = 14;
 /** CU_EVENT_DISABLE_TIMING. */
 const eventWithoutTiming = 2;
 
