@@ -30,6 +30,20 @@ describe("recipes", () => {
     expect(recipe.data.train[0].weight).toBe(2);
   });
 
+  it("take assignments into a tuning's method and objective given by name", () => {
+    const set = ["method.rank=4", "objective.beta=0.2", "objective.precomputeReference=true"];
+    const short = { method: "lora", objective: "dpo" };
+    const long = {
+      method: { method: "lora", rank: 4 },
+      objective: { kind: "dpo", beta: 0.2, precomputeReference: true },
+    };
+    expect(set.reduce<unknown>(withAssignment, short)).toEqual(long);
+    expect(set.reduce<unknown>(withAssignment, long)).toEqual(long);
+    expect(() => withAssignment({ run: "runs/a" }, "run.name=b")).toThrow(
+      `expected a group of fields before 'name', got "runs/a"`,
+    );
+  });
+
   it("refuse unknown keys with the nearest", () => {
     expect(() => parseRecipe({ ...minimal, optim: { learningrate: 1 } })).toThrow(
       /expected a known key, got 'optim.learningrate'/,

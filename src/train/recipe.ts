@@ -132,7 +132,7 @@ export function parseRecipe(value: unknown): Recipe {
   return parseConfig("recipe", recipeSchema, value);
 }
 
-/** `recipe` with `a.b.c=value` applied; the value is read as JSON where it parses and as text otherwise. Throws ConfigError. */
+/** `recipe` (of a training or a tuning) with `a.b.c=value` applied; the value is read as JSON where it parses and as text otherwise. Throws ConfigError. */
 export function withAssignment(recipe: unknown, assignment: string): unknown {
   const separator = assignment.indexOf("=");
   if (separator <= 0) {
@@ -147,6 +147,13 @@ export function withAssignment(recipe: unknown, assignment: string): unknown {
   );
 }
 
+/** Groups that may be written as one name, with the field that it is: `objective: "dpo"` is `objective: { kind: "dpo" }`. */
+const shortForms: ReadonlyMap<string, string> = new Map([
+  ["model", "preset"],
+  ["method", "method"],
+  ["objective", "kind"],
+]);
+
 function withField(value: unknown, path: readonly string[], leaf: unknown): unknown {
   if (path.length === 0) return leaf;
   const [key, ...rest] = path;
@@ -159,12 +166,10 @@ function withField(value: unknown, path: readonly string[], leaf: unknown): unkn
   if (Array.isArray(value))
     return value.map((entry, index) => (String(index) === key ? withField(entry, rest, leaf) : entry));
   const fields = new Map<string, unknown>(Object.entries(value ?? {}));
-  // `model: "nemotron-10m"` is short for `model: { preset: "nemotron-10m" }`.
-  const current =
-    key === "model" && typeof fields.get(key) === "string" && rest.length > 0
-      ? { preset: fields.get(key) }
-      : fields.get(key);
-  fields.set(key, withField(current, rest, leaf));
+  const given = fields.get(key);
+  const named = shortForms.get(key);
+  const isShort = named !== undefined && typeof given === "string" && rest.length > 0;
+  fields.set(key, withField(isShort ? { [named]: given } : given, rest, leaf));
   return Object.fromEntries(fields);
 }
 

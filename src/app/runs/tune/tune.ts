@@ -69,7 +69,7 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
   const quoted = (field: string, value: string | undefined): string[] =>
     value === undefined ? [] : [`${field}=${JSON.stringify(value)}`];
   const assignments = [
-    ...methodAssignment(options),
+    ...quoted("method", options.method),
     ...quoted("objective", options.objective),
     ...quoted("model", options.model),
     ...(options.data === undefined ? [] : [`data.train=${JSON.stringify(options.data)}`]),
@@ -99,13 +99,6 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
     sweepSteps: options.findLr === true ? usualSweepSteps : options.findLr,
   });
   if (outcome === "stopped") process.exitCode = 130;
-}
-
-/** As an object where --set changes its fields, so that `--method lora --set method.rank=8` says what it seems to. */
-function methodAssignment({ method, set = [] }: TuneCliOptions): string[] {
-  if (method === undefined) return [];
-  const hasFields = set.some((assignment) => assignment.startsWith("method."));
-  return [`method=${JSON.stringify(hasFields ? { method } : method)}`];
 }
 
 function showData({ train, tokenizer }: PreparedTuning, numShown: number): void {
