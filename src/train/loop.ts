@@ -62,8 +62,9 @@ export interface LoopOptions {
 export interface FinishedStep {
   step: number;
   numSteps: number;
+  /** Of the schedule so far, which counts whole rows. */
   tokens: number;
-  /** Tokens of this step. */
+  /** Tokens of this step's texts, without padding. */
   numTokens: number;
   loss: number;
   learningRate: number;
@@ -174,10 +175,10 @@ export class TrainingRun {
     const options = this.#options;
     const state = this.#state;
     const numSequences = sequencesAt(options.batches, state.tokensSeen, options.sequenceLength);
-    const numTokens = numSequences * options.sequenceLength;
+    const scheduledTokens = numSequences * options.sequenceLength;
     const learningRate = learningRateAt(options.schedule, {
       tokensSeen: state.tokensSeen,
-      stepTokens: numTokens,
+      stepTokens: scheduledTokens,
       totalTokens: options.totalTokens,
     });
     const threshold = options.spikeFactor * this.#settledMeanNorm(state.step + 1);
@@ -193,8 +194,12 @@ export class TrainingRun {
       skipAboveNorm: threshold,
     });
     state.step++;
-    state.tokensSeen += numTokens;
+    state.tokensSeen += scheduledTokens;
     state.samplesConsumed += numSequences;
+    const numTokens = microBatches.reduce(
+      (total, batch) => total + (batch.numTokens ?? batch.tokens.length),
+      0,
+    );
     return { pending, step: state.step, tokens: state.tokensSeen, numTokens, learningRate, threshold };
   }
 

@@ -21,6 +21,8 @@ export interface HostBatch {
   cuSeqLens?: Int32Array | undefined;
   /** Where sequences share rows: the row of each of their tokens, sequence after sequence as `cuSeqLens` counts them. */
   rowOfToken?: Int32Array | undefined;
+  /** Tokens of its texts, without padding; one for each row where absent. */
+  numTokens?: number | undefined;
   /** Which rows are compared with which, in batches of preferences. */
   preference?: PreferenceRows | undefined;
   /** The same texts without virtual tokens, as the base reads them; absent where there are none. */

@@ -18,6 +18,7 @@ import { adapterIdentity } from "../../src/app/runs/adapter/adapter.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { saveModelFolder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
+import { loadTokenizer } from "../../src/text/index.ts";
 import { runCli, startCli } from "./run-cli.ts";
 import { tinyConfig } from "../tiny-model.ts";
 import { Decoder } from "../../src/models/index.ts";
@@ -243,6 +244,34 @@ describe("nautilus tune", () => {
       return JSON.parse(stdout).memory.activations;
     };
     expect(await activations(true)).toBeLessThan(0.9 * (await activations(false)));
+
+    // Losses of the chosen texts are a field of an objective that is named; counted are the texts' tokens, shared or not, without padding.
+    const onlyStep = async (
+      run: string,
+      sharePrompts: boolean,
+    ): Promise<{ numTokens: number; loss: number }> => {
+      const fields = ["steps=1", "batchSize=6", "data.validationShare=0", "objective.sftWeight=1"];
+      const data = [`data.train=${JSON.stringify(at("pairs.jsonl"))}`, `data.sharePrompts=${sharePrompts}`];
+      const options = [...fields, ...data].flatMap((field) => ["--set", field]);
+      const { stdout } = await runCli(...tune(run, "--json", "--objective", "dpo", ...options));
+      return JSON.parse(stdout.split("\n")[0]);
+    };
+    const [shared, apart] = [await onlyStep("shared", true), await onlyStep("apart", false)];
+    const { tokens: allTokens } = JSON.parse(
+      readFileSync(at("shared", "metrics.jsonl"), "utf8").split("\n")[0],
+    );
+    // The beginning of a text and its end are a token each.
+    const tokenizer = loadTokenizer(model);
+    const numTokens = pairs.reduce(
+      (total, { prompt, chosen, rejected }) =>
+        total +
+        [prompt, chosen, prompt, rejected].reduce((sum, part) => sum + 1 + tokenizer.encode(part).length, 0),
+      0,
+    );
+    expect([shared.numTokens, apart.numTokens]).toEqual([numTokens, numTokens]);
+    expect(allTokens).toBe(6 * 48);
+    expect(shared.loss).toBeGreaterThan(1);
+    expect(shared.loss).toBeCloseTo(apart.loss, 5);
 
     const swept = await runCli(...tune("dry", "--find-lr", "60", "--json"));
     const { steepest, points } = JSON.parse(swept.stdout);

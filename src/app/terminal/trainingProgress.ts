@@ -10,6 +10,7 @@ export class TrainingProgress {
   readonly #isJson: boolean;
   #smoothedLoss: number | undefined;
   #smoothedStepSeconds: number | undefined;
+  #smoothedStepTokens: number | undefined;
   #lastPlainMs = -Infinity;
 
   constructor({ isJson }: { isJson: boolean }) {
@@ -31,8 +32,9 @@ export class TrainingProgress {
     const seconds = step.numTokens / step.tokensPerSecond;
     this.#smoothedLoss = blend(this.#smoothedLoss, step.loss);
     this.#smoothedStepSeconds = blend(this.#smoothedStepSeconds, seconds);
+    this.#smoothedStepTokens = blend(this.#smoothedStepTokens, step.numTokens);
     const left = formatDuration((step.numSteps - step.step) * this.#smoothedStepSeconds);
-    const rate = step.numTokens / this.#smoothedStepSeconds;
+    const rate = this.#smoothedStepTokens / this.#smoothedStepSeconds;
     const share = step.step / step.numSteps;
     const text =
       `step ${step.step}/${step.numSteps} ${bar(share)} loss ${this.#smoothedLoss.toFixed(3)}` +

@@ -14,6 +14,8 @@ export interface TextBatch {
   cuSeqLens?: Int32Array | undefined;
   /** Where texts share rows: the row of each of their tokens, text after text as `cuSeqLens` counts them. */
   rowOfToken?: Int32Array | undefined;
+  /** Of all texts with what is before them; without padding. */
+  numTokens: number;
   /** Rows begin .. end of each text; without those that it shares. */
   texts: RowRange[];
 }
@@ -70,6 +72,9 @@ function textRows({ tokens, isTrained }: EncodedText, prefix: readonly number[])
   return rows;
 }
 
+const countTokens = (texts: readonly TextRows[]): number =>
+  texts.reduce((total, { tokens }) => total + tokens.length, 0);
+
 const longestOf = (texts: readonly TextRows[]): number =>
   texts.reduce((longest, { tokens }) => Math.max(longest, tokens.length), 1);
 
@@ -111,14 +116,22 @@ function padRows(texts: readonly TextRows[], { padId }: LayoutOptions): TextBatc
     return { begin, end: rows.fill(longest - length, length) };
   });
   const { tokens, targets, positions } = rows;
-  return { tokens, targets, positions, numSequences: texts.length, sequenceLength: longest, texts: ranges };
+  return {
+    tokens,
+    targets,
+    positions,
+    numSequences: texts.length,
+    sequenceLength: longest,
+    numTokens: countTokens(texts),
+    texts: ranges,
+  };
 }
 
 function packRows(
   texts: readonly TextRows[],
   { padId, roundTo = 16, groups: wanted }: LayoutOptions,
 ): TextBatch {
-  const numTokens = texts.reduce((total, { tokens }) => total + tokens.length, 0);
+  const numTokens = countTokens(texts);
   const groups = groupsOf(texts, { wanted, numTokens });
   const numSaved = countSaved(groups);
   const numUsed = numTokens - numSaved;
@@ -154,6 +167,7 @@ function packRows(
     sequenceLength: Math.max(longestOf(texts), numRest),
     cuSeqLens: Int32Array.from(starts),
     ...(numSaved === 0 ? {} : { rowOfToken }),
+    numTokens,
     texts: ranges,
   };
 }

@@ -263,6 +263,8 @@ describe("rows", () => {
     );
     const apart = layOut(texts, options);
     expect([apart.tokens.length, apart.rowOfToken]).toEqual([20, undefined]);
+    const padded = layOut(texts, { ...options, layout: "padded" });
+    expect([batch, apart, padded].map(({ numTokens }) => numTokens)).toEqual([17, 17, 17]);
     expect(() => layOut(texts, { ...options, groups: [[0, 2], [1]] })).toThrow(/every text is in one group/);
   });
   it("split off at least one example for validation, and leave one", () => {
