@@ -88,7 +88,10 @@ export class CudaDevice implements Device {
     this.description = this.#session.description;
   }
 
-  /** Compiles the kernels that are not cached yet, in parallel, so that no step waits for the compiler. Throws DeviceError. */
+  /**
+   * Compiles the kernels that are not cached yet, in parallel, so that no step waits for the compiler; those that few models need wait for
+   * their first launch. Throws DeviceError.
+   */
   async prepareKernels(): Promise<void> {
     await this.#context.prepareKernels();
   }
