@@ -185,6 +185,7 @@ describe("bad input is one sentence", () => {
     [["--tasks", "hellaswg"], /expected a task's name, got 'hellaswg' \(did you mean 'hellaswag'\?/],
     [[], /expected --tasks with at least one name, got none/],
     [["--tasks", "boolq", "--url", "http://127.0.0.1:9/v1"], /expected either --model or --url, got both/],
+    [["--tasks", "boolq", "--kv-cache", "int8"], /Allowed choices are auto, fp8/],
     [
       ["--tasks", "piqa"],
       /expected the validation split of piqa at .*, got nothing there \(get it from .* \(licence: AFL 3.0\)/,
@@ -260,6 +261,18 @@ describe("bad input is one sentence", () => {
       data.folder,
     );
     expect(stderr).toMatch(/expected .*token/);
+    expect(code).toBe(2);
+  });
+
+  it.each([
+    ["--quantise", "fp8"],
+    ["--kv-cache", "fp8"],
+    ["--precision", "f32"],
+    ["--adapter", "folder"],
+  ])("refuses %s where a server computes", async (option, value) => {
+    const url = ["--url", "http://127.0.0.1:9/v1"];
+    const { stderr, code } = await runCli("eval", ...url, "--tasks", "boolq", option, value);
+    expect(stderr).toContain(`expected ${option} with --model, got it with --url`);
     expect(code).toBe(2);
   });
 

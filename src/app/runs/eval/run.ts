@@ -74,6 +74,7 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
       "eval",
       "expected either --model or --url, got " + (options.url === undefined ? "neither" : "both"),
     );
+  if (options.url !== undefined) refuseOwnFormats(options);
   const store = new DataStore({
     folders: options.data ?? ["eval-data"],
     fetch: options.fetch === true ? fetchFromHub() : undefined,
@@ -114,6 +115,17 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
       `${formatCount(numPromptTokens)} tokens of prompts, ${(100 * share).toFixed(1)} % of them found in the cache`,
     );
   }
+}
+
+/** What a server computes with was said to it when it was started. Throws ConfigError. */
+function refuseOwnFormats({ adapter, precision, quantise, kvCache }: EvalCliOptions): void {
+  const changed = kvCache === "auto" ? undefined : kvCache;
+  const given = Object.entries({ adapter, precision, quantise, "kv-cache": changed });
+  const [name] = given.find(([, value]) => value !== undefined) ?? [];
+  if (name === undefined) return;
+  throw new ConfigError("eval", `expected --${name} with --model, got it with --url`, {
+    hint: "'nautilus serve' takes it; a server's adapters are names of its models",
+  });
 }
 
 /** Tasks of a user's own file: every export that is one, or lists of them. Throws ConfigError. */
