@@ -11,12 +11,12 @@ import { createEngine, parseSampling, StackedAdapters } from "../../src/infer/in
 import type { Engine } from "../../src/infer/index.ts";
 import {
   createAdapter,
+  Decoder,
   loadAdapter,
   modelFamily,
   parseAdapterConfig,
   saveAdapter,
 } from "../../src/models/index.ts";
-import type { Decoder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { openOrSkip } from "../open-device.ts";
 import { plainTokenizer } from "../plain-tokenizer.ts";
@@ -65,6 +65,16 @@ async function tokensOf(
   return tokens;
 }
 
+/** As `tinyDecoder`, its blocks' matrices in 8-bit floats. */
+function tinyQuantised(context: Context): Decoder {
+  using dense = tinyDecoder(context, "f32");
+  const decoder = new Decoder(context, tinyConfig, { dtype: "f32", quantise: "fp8" });
+  for (const parameter of decoder.parameters)
+    parameter.setBytes(dense.parameters.get(parameter.name).toBytes());
+  for (const [name, weight] of decoder.quantised) weight.assign(context, dense.parameters.get(name));
+  return decoder;
+}
+
 /** Greedy tokens by whole forward passes, the adapter attached alone. */
 function alone(
   context: Context,
@@ -97,36 +107,44 @@ function alone(
 }
 
 describe.each(["reference", "cpu", "cuda"] as const)("adapters of one batch on %s", (kind) => {
-  it("gives every request what it gets alone, also after an exchange", async (test) => {
-    using device = await openOrSkip(kind, test);
-    const context = new Context(device);
-    const before = device.memory().liveBytes;
-    {
-      using decoder = tinyDecoder(context, "f32");
-      writeAdapter(context, decoder, "first", 4);
-      writeAdapter(context, decoder, "second", 3);
-      const expected = prompts.map((prompt, i) => alone(context, decoder, prompt, chosen[i]));
-      expect(new Set(expected.slice(0, 3).map((tokens) => tokens.join())).size).toBe(3);
-      using adapters = new StackedAdapters(context, decoder, { numSlots: 2, maxRank: 4 });
-      await using engine = createEngine(context, decoder, {
-        tokenizer: plainTokenizer(tinyConfig.vocabSize),
-        endTokens: [],
-        cacheTokens: 512,
-        blockSize: 4,
-        adapters,
-      });
-      await engine.loadAdapter("first", join(folder, "first"));
-      await engine.loadAdapter("second", join(folder, "second"));
-      expect(engine.info.adapters).toEqual(["first", "second"]);
-      const together = await Promise.all(prompts.map((prompt, i) => tokensOf(engine, prompt, chosen[i])));
-      expect(together).toEqual(expected);
-      await engine.unloadAdapter("first");
-      await expect(tokensOf(engine, prompts[0], "first")).rejects.toThrow(RequestError);
-      // The name of one with the numbers of the other: neither slot nor cache may remember.
-      await engine.loadAdapter("first", join(folder, "second"));
-      expect(await tokensOf(engine, prompts[0], "first")).toEqual(expected[1]);
-      await expect(engine.loadAdapter("third", join(folder, "first"))).rejects.toThrow(/at most 2 adapters/);
-    }
-    expect(device.memory().liveBytes).toBe(before);
-  });
+  it.for([
+    ["floats", tinyDecoder],
+    ["8-bit floats", tinyQuantised],
+  ] as const)(
+    "gives every request what it gets alone, also after an exchange, over a base in %s",
+    async ([, open], test) => {
+      using device = await openOrSkip(kind, test);
+      const context = new Context(device);
+      const before = device.memory().liveBytes;
+      {
+        using decoder = open(context, "f32");
+        writeAdapter(context, decoder, "first", 4);
+        writeAdapter(context, decoder, "second", 3);
+        const expected = prompts.map((prompt, i) => alone(context, decoder, prompt, chosen[i]));
+        expect(new Set(expected.slice(0, 3).map((tokens) => tokens.join())).size).toBe(3);
+        using adapters = new StackedAdapters(context, decoder, { numSlots: 2, maxRank: 4 });
+        await using engine = createEngine(context, decoder, {
+          tokenizer: plainTokenizer(tinyConfig.vocabSize),
+          endTokens: [],
+          cacheTokens: 512,
+          blockSize: 4,
+          adapters,
+        });
+        await engine.loadAdapter("first", join(folder, "first"));
+        await engine.loadAdapter("second", join(folder, "second"));
+        expect(engine.info.adapters).toEqual(["first", "second"]);
+        const together = await Promise.all(prompts.map((prompt, i) => tokensOf(engine, prompt, chosen[i])));
+        expect(together).toEqual(expected);
+        await engine.unloadAdapter("first");
+        await expect(tokensOf(engine, prompts[0], "first")).rejects.toThrow(RequestError);
+        // The name of one with the numbers of the other: neither slot nor cache may remember.
+        await engine.loadAdapter("first", join(folder, "second"));
+        expect(await tokensOf(engine, prompts[0], "first")).toEqual(expected[1]);
+        await expect(engine.loadAdapter("third", join(folder, "first"))).rejects.toThrow(
+          /at most 2 adapters/,
+        );
+      }
+      expect(device.memory().liveBytes).toBe(before);
+    },
+  );
 });
