@@ -4,6 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { OutOfMemoryError } from "../../src/base/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import type { Device } from "../../src/device/index.ts";
 import { createEngine, generateTogether, parseSampling } from "../../src/infer/index.ts";
@@ -117,6 +118,22 @@ describe.each(["reference", "cpu"] as const)("the engine over a cache of 8 bits 
     expect(difference).toBe(1600 * (perToken("auto") - perToken("fp8")));
     expect(perToken("fp8")).toBe(2 * tinyConfig.numLayers * tinyConfig.numKvHeads * (tinyConfig.headDim + 4));
   });
+});
+
+it("says what a cache that memory has no room for takes, and that 8 bits take less", async () => {
+  using device = await openDevice({ kind: "cpu" });
+  const context = new Context(device);
+  using decoder = tinyDecoder(context, "bf16");
+  const { liveBytes } = device.memory();
+  const tokenizer = plainTokenizer(tinyConfig.vocabSize);
+  const open = (kvCache: "auto" | "fp8") => (): unknown =>
+    createEngine(context, decoder, { tokenizer, endTokens: [], cacheTokens: 2 ** 40, kvCache });
+  const tokens = "of memory for keys and values of 1099511627776 tokens";
+  expect(open("auto")).toThrow(OutOfMemoryError);
+  expect(open("auto")).toThrow(tokens);
+  expect(open("auto")).toThrow("(lower --cache-tokens, or hold them in 8 bits with --kv-cache fp8)");
+  expect(open("fp8")).toThrow("(lower --cache-tokens)");
+  expect(device.memory().liveBytes).toBe(liveBytes);
 });
 
 /** Few different beginnings, so that requests share much, with a tail of their own. */

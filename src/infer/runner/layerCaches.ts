@@ -1,6 +1,7 @@
 /** The paged cache's memory: keys and values of every layer, a slot a token. */
-import { dtypeBytes } from "../../base/index.ts";
+import { dtypeBytes, formatBytes, OutOfMemoryError } from "../../base/index.ts";
 import type { Dtype } from "../../base/index.ts";
+import { cacheBytesPerToken } from "../../models/index.ts";
 import type { CacheFormat, Decoder } from "../../models/index.ts";
 import { Storage, Tensor } from "../../tensor/index.ts";
 import type { Context, PagedLayerCache } from "../../tensor/index.ts";
@@ -34,6 +35,17 @@ export function allocateCaches(
     return Array.from({ length: numLayers }, layer);
   } catch (error) {
     for (const tensor of made) tensor.dispose();
-    throw error;
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    const neededBytes = numSlots * cacheBytesPerToken(decoder.config, decoder.dtype, kvCache);
+    const { freeBytes } = context.device.memory();
+    throw new OutOfMemoryError(
+      "engine",
+      `expected ${formatBytes(neededBytes)} of memory for keys and values of ${numSlots} tokens, got ${freeBytes === undefined ? "less" : formatBytes(freeBytes)}`,
+      {
+        hint: `lower --cache-tokens${kvCache === "fp8" ? "" : ", or hold them in 8 bits with --kv-cache fp8"}`,
+        cause: error,
+        fields: { neededBytes },
+      },
+    );
   }
 }

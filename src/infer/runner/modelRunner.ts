@@ -56,7 +56,7 @@ export class ModelRunner implements StepRunner {
     this.#context = context;
     this.#decoder = decoder;
     this.options = options;
-    this.#caches = allocateCaches(context, decoder, { kvCache: "auto", ...options });
+    this.#caches = allocateCaches(context, decoder, { ...options, kvCache: options.kvCache ?? "auto" });
     this.#maxDraws = batchBucket(options.maxSequences);
     this.#draws = new Storage(context.device.allocate(2 * 4 * this.#maxDraws));
     this.#drawn = this.#drawField(0, this.#maxDraws, "i32");
