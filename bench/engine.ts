@@ -93,7 +93,17 @@ async function measureHost(): Promise<void> {
         maxBlocksPerSequence: maxContext / blockSize,
       }),
       tokenizer: plainTokenizer(256),
-      info: { maxContext, vocabSize: 256, width: 1, numParameters: 0, dtype: "", device: "", adapters: [] },
+      info: {
+        maxContext,
+        vocabSize: 256,
+        width: 1,
+        numParameters: 0,
+        dtype: "",
+        quantise: null,
+        kvCache: "",
+        device: "",
+        adapters: [],
+      },
       scheduler: { numBlocks, blockSize, maxStepRows: 2048, maxSequences: numSequences },
       endTokens: [],
     });

@@ -102,7 +102,8 @@ function newEngine(): Engine {
     maxSequences: 256,
   };
   const { vocabSize } = tokenizer;
-  const info = { vocabSize, width: 1, numParameters: 0, dtype: "none", device: "none", adapters: [] };
+  const held = { dtype: "none", quantise: null, kvCache: "none" };
+  const info = { vocabSize, width: 1, numParameters: 0, ...held, device: "none", adapters: [] };
   return new EngineCore({
     runner: new PretendRunner(clock, Number(values["pretend-rate"])),
     tokenizer,

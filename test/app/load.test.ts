@@ -8,6 +8,7 @@ import { openEngine } from "../../src/app/api/openEngine.ts";
 import { EngineFailedError, OutOfMemoryError, RequestError, setLogSink } from "../../src/base/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import { load } from "../../src/index.ts";
+import type { LoadOptions } from "../../src/index.ts";
 import { parseSampling, ThreadedEngine } from "../../src/infer/index.ts";
 import { readModelFolderConfig, weightBytes } from "../../src/models/index.ts";
 import { smallConfig, writeModel } from "./model-folders.ts";
@@ -111,6 +112,31 @@ describe("load", () => {
     await expect(load(folder, { ...settings, cacheTokens: 3 })).rejects.toThrow(
       "a cache of at least one block",
     );
+  });
+
+  it("computes with 8-bit weights and cache and says so, in a worker and in this thread", async () => {
+    const texts: string[] = [];
+    for (const thread of ["worker", "caller"] as const) {
+      await using model = await load(folder, { ...settings, thread, quantise: "fp8", kvCache: "fp8" });
+      expect(model.engine.info).toMatchObject({ quantise: "fp8", kvCache: "fp8" });
+      texts.push((await model.generate("Once upon", { maxTokens: 24, seed: 5, temperature: 1 })).text);
+    }
+    expect(texts[1]).toBe(texts[0]);
+    await using plain = await load(folder, { ...settings, thread: "caller" });
+    const { dtype } = plain.engine.info;
+    expect(plain.engine.info).toMatchObject({ quantise: null, kvCache: dtype });
+  });
+
+  it("names the formats where there is none of the name, before it loads anything", async () => {
+    const parse = (text: string): LoadOptions => JSON.parse(text);
+    const expected = [
+      ['{"quantise": "fp4"}', "expected quantise to be one of int8, nf4, int4, fp8, got 'fp4'"],
+      ['{"kvCache": "int8"}', "expected kvCache to be one of auto, fp8, got 'int8'"],
+      ['{"precision": "fp8"}', "expected precision to be one of f32, bf16, got 'fp8'"],
+    ];
+    for (const [text, message] of expected)
+      for (const thread of ["worker", "caller"] as const)
+        await expect(load(folder, { ...settings, ...parse(text), thread })).rejects.toThrow(message);
   });
 });
 

@@ -19,6 +19,8 @@ it("sends a step's tokens before the next step is waited for: one message a step
       width: 1,
       numParameters: 0,
       dtype: "",
+      quantise: null,
+      kvCache: "",
       device: "",
       adapters: [],
     },

@@ -37,6 +37,8 @@ export interface FakeEngineOptions {
   crashAfterTokens?: number;
   adapters?: readonly string[];
   width?: number;
+  quantise?: string;
+  kvCache?: string;
   /** Always the same token, without probabilities to work out: for measuring what lies around an engine. */
   isQuick?: boolean;
 }
@@ -73,6 +75,8 @@ export class FakeEngine implements Engine {
       width: options.width ?? 8,
       numParameters: 1234,
       dtype: "f32",
+      quantise: options.quantise ?? null,
+      kvCache: options.kvCache ?? "f32",
       device: "fake",
       get adapters() {
         return adapters();

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { EngineFailedError } from "../../src/base/index.ts";
 import { parseSampling } from "../../src/infer/index.ts";
 import type { EngineRequest } from "../../src/infer/index.ts";
+import { serverInfoSchema } from "../../src/app/api/serverInfo.ts";
 import { RequestContext } from "../../src/app/server/requestContext.ts";
 import { runRequest } from "../../src/app/server/runRequest.ts";
 import type { RunEvent } from "../../src/app/server/runRequest.ts";
@@ -26,6 +27,17 @@ describe("server", () => {
     expect(await unknown.json()).toMatchObject({ error: { type: "not_found_error", code: "unknown_route" } });
     const kserve = await fetch(`${url}/v2/nothing`);
     expect([kserve.status, Object.keys((await kserve.json()) as object)]).toEqual([404, ["error"]]);
+  });
+
+  it("says what weights and cache are held as", async () => {
+    const engine = new FakeEngine({ quantise: "fp8", kvCache: "fp8" });
+    await using server = fakeServer({ engine });
+    const info: unknown = await (await server.app.request("/info")).json();
+    const { models } = serverInfoSchema.parse(info);
+    expect(models[0]).toMatchObject({ dtype: "f32", quantise: "fp8", kvCache: "fp8" });
+    const metrics = await (await server.app.request("/metrics")).text();
+    const labels = 'model="fake",dtype="f32",quantise="fp8",kv_cache="fp8"';
+    expect(metrics).toContain(`nautilus_model_info{${labels}} 1\n`);
   });
 
   it("asks for keys where some are set, but not of probes", async () => {

@@ -1,10 +1,10 @@
 /** Opens a model as an engine in this thread: device, weights, tokenizer, and a cache as large as the memory allows. */
 import { ConfigError } from "../../base/index.ts";
-import { openDevice } from "../../device/index.ts";
+import { openDevice, quantisedFormats } from "../../device/index.ts";
 import type { Device, DeviceKind, QuantisedFormat } from "../../device/index.ts";
 import { createEngine, defaultBlockSize, StackedAdapters } from "../../infer/index.ts";
 import type { Engine } from "../../infer/index.ts";
-import { cacheBytesPerToken } from "../../models/index.ts";
+import { cacheBytesPerToken, cacheFormats } from "../../models/index.ts";
 import type { Adapter, CacheFormat, Decoder } from "../../models/index.ts";
 import { Context } from "../../tensor/index.ts";
 import type { Tokenizer } from "../../text/index.ts";
@@ -76,6 +76,7 @@ const mostCpuCacheBytes = 2 ** 30;
  * DeviceError, OutOfMemoryError.
  */
 export async function openEngine(settings: EngineSettings & { on?: Device }): Promise<OpenEngine> {
+  expectKnownFormats(settings);
   const { on, device: kind = "auto", threads } = settings;
   const device = on ?? (await openDevice({ kind, threads }));
   const closeDevice = (): void => {
@@ -123,6 +124,17 @@ export async function openEngine(settings: EngineSettings & { on?: Device }): Pr
     closeDevice();
     throw error;
   }
+}
+
+/** Before anything is loaded: programs without types, and settings out of files, may name what there is not. Throws ConfigError. */
+function expectKnownFormats({ precision, quantise, kvCache }: EngineSettings): void {
+  const expectOneOf = (name: string, value: string | undefined, known: readonly string[]): void => {
+    if (value !== undefined && !known.includes(value))
+      throw new ConfigError("engine", `expected ${name} to be one of ${known.join(", ")}, got '${value}'`);
+  };
+  expectOneOf("precision", precision, ["f32", "bf16"]);
+  expectOneOf("quantise", quantise, quantisedFormats);
+  expectOneOf("kvCache", kvCache, cacheFormats);
 }
 
 function defaultStepRows({ kind }: Device, { favours = "latency" }: EngineSettings): number {

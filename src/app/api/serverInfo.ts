@@ -31,6 +31,8 @@ export const modelDetailsSchema = z.strictObject({
   width: count,
   numParameters: count,
   dtype: z.string(),
+  quantise: z.string().nullable(),
+  kvCache: z.string(),
   device: z.string(),
   hasChatTemplate: z.boolean(),
   card: z.string().nullable(),

@@ -1,6 +1,7 @@
 /** Options that several verbs share, and the parsing of their numbers. */
 import { InvalidArgumentError, Option } from "commander";
 import type { QuantisedFormat } from "../../device/index.ts";
+import type { CacheFormat } from "../../models/index.ts";
 
 /** `--quantise`: the blocks' matrices in 8 or 4 bits. */
 export function quantiseOption(): Option {
@@ -11,12 +12,9 @@ export function quantiseOption(): Option {
 
 /** `--kv-cache`: what the cache holds keys and values as. */
 export function kvCacheOption(): Option {
-  return new Option(
-    "--kv-cache <format>",
-    "keys and values in the model's floats, or in 8 bits: half of bf16",
-  )
-    .choices(["auto", "fp8"])
-    .default("auto");
+  const text = "keys and values in the model's floats, or in 8 bits: half of bf16";
+  const formats: readonly CacheFormat[] = ["auto", "fp8"];
+  return new Option("--kv-cache <format>", text).choices(formats).default("auto");
 }
 
 /** `--precision`: the dtype of the weights on the device. */

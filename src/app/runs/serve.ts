@@ -163,11 +163,7 @@ function startPage(
 ): string {
   return startScreen({
     url,
-    models: models.map(({ name, engine: { info } }) => ({
-      ...info,
-      name,
-      dtype: options.quantise ?? info.dtype,
-    })),
+    models: models.map(({ name, engine: { info } }) => ({ ...info, name })),
     // The port that was bound: 0 asks for any.
     grpcPort: grpcUrl === undefined ? undefined : Number(grpcUrl.slice(grpcUrl.lastIndexOf(":") + 1)),
     hasPlayground: options.playground,

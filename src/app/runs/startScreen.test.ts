@@ -5,6 +5,8 @@ import { startScreen } from "./startScreen.ts";
 const model = {
   name: "Nemotron-3-8B-Chat-4K-SteerLM",
   dtype: "bf16",
+  quantise: null,
+  kvCache: "bf16",
   device: "cpu: AMD EPYC 9654 96-Core Processor, 192 threads, AVX-512 with bf16",
   maxContext: 131_072,
   adapters: ["legal"],
@@ -24,6 +26,14 @@ describe("the start screen", () => {
     expect(lines).toContain("  small: bf16 on cuda, 131072 tokens of context");
     expect(lines).toContain("  small:legal");
     expect(lines).toContain("    131072 tokens of context");
+  });
+
+  it("says what weights and cache are held as where it is not the model's dtype", () => {
+    const fp8 = { ...model, name: "both", device: "cuda", quantise: "fp8", kvCache: "fp8" };
+    const cache = { ...fp8, name: "cache", quantise: null };
+    const lines = startScreen({ ...screen, models: [fp8, cache] }).split("\n");
+    expect(lines).toContain("  both: fp8 on cuda, cache in fp8, 131072 tokens of context");
+    expect(lines).toContain("  cache: bf16 on cuda, cache in fp8, 131072 tokens of context");
   });
 
   it("shows a command that a shell takes as it stands, whatever the model is called", () => {

@@ -6,6 +6,8 @@ export interface StartScreen {
   models: readonly {
     name: string;
     dtype: string;
+    quantise: string | null;
+    kvCache: string;
     device: string;
     maxContext: number;
     adapters: readonly string[];
@@ -43,8 +45,10 @@ export function startScreen({ url, models, grpcPort, hasPlayground, needsKey }: 
   ].join("\n");
 }
 
-function modelLines({ name, dtype, device, maxContext, adapters }: StartScreen["models"][number]): string[] {
-  const details = [`${dtype} on ${device}`, `${maxContext} tokens of context`];
+function modelLines(model: StartScreen["models"][number]): string[] {
+  const { name, dtype, quantise, kvCache, device, maxContext, adapters } = model;
+  const cache = kvCache === dtype ? [] : [`cache in ${kvCache}`];
+  const details = [`${quantise ?? dtype} on ${device}`, ...cache, `${maxContext} tokens of context`];
   const line = `  ${name}: ${details.join(", ")}`;
   const lines = line.length <= width ? [line] : [`  ${name}:`, ...details.map((detail) => `    ${detail}`)];
   return [...lines, ...adapters.map((adapter) => `  ${name}:${adapter}`)];

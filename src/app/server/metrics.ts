@@ -150,6 +150,18 @@ export class ServerMetrics implements Disposable {
     engine("step_seconds", "Seconds inside steps, in all", (s) => s.stepSeconds);
     engine("wait_seconds", "Seconds of steps spent waiting for results, in all", (s) => s.waitSeconds);
     engine("host_seconds", "Seconds in the scheduler's own code, in all", (s) => s.hostSeconds);
+    const held: Gauge<"model" | "dtype" | "quantise" | "kv_cache"> = new Gauge({
+      name: "nautilus_model_info",
+      help: "What weights and cache are held as; always 1",
+      labelNames: ["model", "dtype", "quantise", "kv_cache"],
+      registers,
+      collect: () => {
+        for (const { name, engine } of models.list()) {
+          const { dtype, quantise, kvCache } = engine.info;
+          held.set({ model: name, dtype, quantise: quantise ?? "none", kv_cache: kvCache }, 1);
+        }
+      },
+    });
     const rate: Gauge<"model"> = new Gauge({
       name: "nautilus_generated_tokens_per_second",
       help: "Over the last ten seconds",

@@ -10,6 +10,8 @@ function figuresOf({
   vocabSize,
   width,
   dtype,
+  quantise,
+  kvCache,
   device,
 }: ModelDetails): [string, string][] {
   return [
@@ -17,7 +19,8 @@ function figuresOf({
     ["Context", `${maxContext} tokens`],
     ["Vocabulary", `${vocabSize} tokens`],
     ["Width", String(width)],
-    ["Weights", dtype],
+    ["Weights", quantise === null ? dtype : `${dtype}, blocks in ${quantise}`],
+    ["Cache", kvCache],
     ["Device", device],
   ];
 }

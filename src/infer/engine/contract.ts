@@ -111,7 +111,12 @@ export interface EngineModelInfo {
   /** C */
   width: number;
   numParameters: number;
+  /** Of weights and activations, but for what the next two say. */
   dtype: string;
+  /** What the matrices of the blocks are held as; null: as `dtype`. */
+  quantise: string | null;
+  /** What the cache holds keys and values as. */
+  kvCache: string;
   device: string;
   adapters: readonly string[];
 }

@@ -90,6 +90,8 @@ export function createEngine(context: Context, decoder: Decoder, options: Engine
       width: config.width,
       numParameters: countParameters(config),
       dtype: decoder.dtype,
+      quantise: decoder.quantise ?? null,
+      kvCache: kvCache === "auto" ? decoder.dtype : kvCache,
       device: context.device.description,
       adapters: [],
     },

@@ -133,6 +133,8 @@ export class Decoder implements Disposable {
   readonly config: DecoderConfig;
   readonly dtype: FloatDtype;
   readonly parameters: ParameterStore;
+  /** What the blocks' matrices are held as; undefined: `dtype`. */
+  readonly quantise: QuantisedFormat | undefined;
   /** Matrices that are quantised, by their names; empty for a model in floats. */
   readonly quantised: ReadonlyMap<string, QuantisedWeight>;
   /** Matrices whose rows lie in several places of a file, by their names, which `parameters` lacks. */
@@ -152,6 +154,7 @@ export class Decoder implements Disposable {
   ) {
     this.config = config;
     this.dtype = dtype;
+    this.quantise = quantise;
     const { dense, quantised } = splitSpecs(config, quantise);
     const stacked = mapped?.stacked ?? new Map<string, readonly Tensor[]>();
     this.parameters = new ParameterStore(

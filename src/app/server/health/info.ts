@@ -33,16 +33,11 @@ export const infoRoutes: readonly DescribedRoute[] = [
 ];
 
 function detailsOf({ name, engine, chatTemplates, card, license, created }: ServedModel): ModelDetails {
-  const { adapters, maxContext, vocabSize, width, numParameters, dtype, device } = engine.info;
+  const { adapters, ...facts } = engine.info;
   return {
     name,
+    ...facts,
     adapters: [...adapters],
-    maxContext,
-    vocabSize,
-    width,
-    numParameters,
-    dtype,
-    device,
     hasChatTemplate: chatTemplates !== undefined && chatTemplates.names.length > 0,
     card: card ?? null,
     license: license ?? null,
