@@ -94,7 +94,7 @@ function text(seed: number, { numPrompt, promptSeed }: { numPrompt: number; prom
   return { tokens, isTrained, numCutAnswer: 0, numCutPrompt: 0 };
 }
 
-const layout = { packing: true, sharePrompts: !values.apart, padId: 0, prefix: [] };
+const layout = { length, packing: true, sharePrompts: !values.apart, padId: 0, prefix: [] };
 const place = { file: "bench", line: 1 };
 const seeds = Array.from({ length: numTexts }, (_, seed) => seed);
 const texts: HostBatch = batchOf(

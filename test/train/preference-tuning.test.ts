@@ -52,7 +52,7 @@ it("asks for timings once for each number of rows between two powers of two", as
   });
   // Two texts each: 32, 48, 64, 32 and 96 rows.
   const batches = [16, 24, 32, 15, 48].map((length) =>
-    batchOf([pair(length)], { packing: true, sharePrompts: true, padId: 0, prefix: [] }),
+    batchOf([pair(length)], { length, packing: true, sharePrompts: true, padId: 0, prefix: [] }),
   );
   expect(batches.map(({ tokens }) => tokens.length)).toEqual([32, 48, 64, 32, 96]);
   for (const [index, batch] of batches.entries())

@@ -218,7 +218,7 @@ it.for(onEveryDevice)("$name, on $device", async ({ device: kind, ...setting }, 
 });
 
 it("shares the rows before the first target, and no row where too few would be saved", () => {
-  const options = { packing: true, sharePrompts: true, padId: 2, prefix: [64, 65] };
+  const options = { length: 64, packing: true, sharePrompts: true, padId: 2, prefix: [64, 65] };
   const tokensOf = ({ tokens, rowOfToken }: HostBatch): number[] =>
     Array.from(rowOfToken ?? tokens.keys(), (row) => tokens[row]);
   const shared = batchOf(pairs, options);
@@ -245,6 +245,40 @@ it("shares the rows before the first target, and no row where too few would be s
   expect(batchOf([long], { ...options, packing: false }).rowOfToken).toBeUndefined();
 });
 
+it.each([true, false])(
+  "cuts the answer that KTO puts after another prompt where a text may end, sharing %s",
+  (sharePrompts) => {
+    const [long, short] = [drawn(17, 1), drawn(3, 2)];
+    const given = [
+      { ...place, kind: "unpaired" as const, text: text(long, short), isDesirable: true },
+      { ...place, kind: "unpaired" as const, text: text(short, long), isDesirable: false },
+    ];
+    const prefix = [64, 65];
+    const options = { length: prefix.length + 20, packing: true, sharePrompts, padId: 2, prefix };
+    const { base, ...batch } = batchOf(given, options);
+    invariant(base !== undefined, "the base reads no virtual tokens");
+    const sequencesOf = ({ tokens, rowOfToken, cuSeqLens = new Int32Array() }: HostBatch): number[][] => {
+      const all = Array.from(rowOfToken ?? tokens.keys(), (row) => tokens[row]);
+      return Array.from(cuSeqLens.subarray(1), (end, i) => all.slice(cuSeqLens[i], end));
+    };
+    const texts = [
+      [...long, ...short],
+      [...short, ...long],
+      [...long, ...long.slice(0, 3)],
+      [...short, ...short],
+    ];
+    const byText = (sequences: number[][]): string[] =>
+      sequences.map((tokens) => tokens.join(" ")).toSorted();
+    const expected = (before: readonly number[]): string[] =>
+      byText(texts.map((tokens) => [...before, ...tokens]));
+    // After the texts there is only padding.
+    expect(byText(sequencesOf(batch).slice(0, 4))).toEqual(expected(prefix));
+    expect(byText(sequencesOf(base).slice(0, 4))).toEqual(expected([]));
+    const positions = [batch, base].map((each) => Math.max(...(each.positions ?? [])));
+    expect(positions).toEqual([21, 19]);
+  },
+);
+
 it.for(["none", "norm-activation", "block"] as const)(
   "takes the memory that is estimated, recomputing %s",
   async (recompute, test) => {
@@ -266,7 +300,7 @@ it.for(["none", "norm-activation", "block"] as const)(
     decoder.attach(adapter);
     const chunkBytes = 2 ** 14;
     const measure = (sharePrompts: boolean): { peak: number; estimate: number } => {
-      const batch = batchOf([pair], { packing: true, sharePrompts, padId: 2, prefix: [] });
+      const batch = batchOf([pair], { length: 400, packing: true, sharePrompts, padId: 2, prefix: [] });
       device.resetPeakMemory();
       context.scope(() => {
         using tape = new Tape(recompute);

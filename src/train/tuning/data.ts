@@ -7,7 +7,7 @@ import type { HostBatch } from "../step.ts";
 import type { PreferenceRows } from "./rows.ts";
 
 export interface TuningBatchOptions {
-  /** Tokens of a packed row; also the longest text. */
+  /** Tokens of a packed row; also of the longest text with what is before it. */
   length: number;
   packing: boolean;
   /** Texts that are compared share the rows of their common beginning; with packing only. */
@@ -93,12 +93,12 @@ export class TuningRows implements TrainingData {
 /** One micro-batch of examples of one kind. Throws ConfigError for one that KTO cannot do with. */
 export function batchOf(
   examples: readonly TuningExample[],
-  options: Omit<TuningBatchOptions, "length" | "seed" | "shuffle">,
+  options: Omit<TuningBatchOptions, "seed" | "shuffle">,
 ): HostBatch {
-  const { packing, sharePrompts, padId, prefix } = options;
+  const { length, packing, sharePrompts, padId, prefix } = options;
   const given = examples.flatMap(textsOf);
   const isUnpaired = examples[0]?.kind === "unpaired";
-  const all = isUnpaired ? [...given, ...mismatchedTexts(given)] : given;
+  const all = isUnpaired ? [...given, ...mismatchedTexts(given, length - prefix.length)] : given;
   const { texts, ...batch } = layOut(all, {
     layout: packing ? "packed" : "padded",
     padId,
@@ -109,7 +109,10 @@ export function batchOf(
   return {
     ...batch,
     preference: comparisons(examples, texts),
-    base: prefix.length === 0 ? undefined : batchOf(examples, { ...options, prefix: [] }),
+    base:
+      prefix.length === 0
+        ? undefined
+        : batchOf(examples, { ...options, length: length - prefix.length, prefix: [] }),
   };
 }
 
@@ -146,8 +149,11 @@ function comparisons(examples: readonly TuningExample[], texts: PreferenceRows["
   return { texts, pairs, unpaired };
 }
 
-/** Each prompt with the answer of the next text: what KTO's baseline is measured on. */
-function mismatchedTexts(texts: readonly EncodedText[]): EncodedText[] {
+/**
+ * Each prompt with the answer of the next text: what KTO's baseline is measured on. A long prompt may get a long answer, whose end is cut off
+ * then: each text has at least one token of an answer.
+ */
+function mismatchedTexts(texts: readonly EncodedText[], maxLength: number): EncodedText[] {
   if (texts.length < 2) {
     throw new ConfigError("tune", "expected at least two texts in a micro-batch for kto, got one", {
       hint: "raise microBatch",
@@ -156,14 +162,15 @@ function mismatchedTexts(texts: readonly EncodedText[]): EncodedText[] {
   return texts.map((text, index) => {
     const answer = texts[(index + 1) % texts.length];
     const [promptEnd, answerStart] = [text, answer].map(({ isTrained }) => isTrained.indexOf(1));
+    const numAnswer = Math.min(answer.tokens.length - answerStart, maxLength - promptEnd);
     const join = <Values extends Int32Array | Uint8Array>(left: Values, right: Values): number[] => [
       ...left.subarray(0, promptEnd),
-      ...right.subarray(answerStart),
+      ...right.subarray(answerStart, answerStart + numAnswer),
     ];
     return {
       tokens: Int32Array.from(join(text.tokens, answer.tokens)),
       isTrained: Uint8Array.from(join(text.isTrained, answer.isTrained)),
-      numCutAnswer: 0,
+      numCutAnswer: answer.tokens.length - answerStart - numAnswer,
       numCutPrompt: 0,
     };
   });
