@@ -319,6 +319,25 @@ describe("mapped weights", () => {
     expect(readFileSync(join(folder, "model.safetensors"))).toEqual(before);
   });
 
+  it("are refused by a model that is held in another way than they show", async () => {
+    using checkpoint = await openCheckpoint(rewrite(writeModel("bf16"), { name: "by-name" }));
+    using mapped = mapCheckpointWeights(context, checkpoint, "bf16");
+    const smaller = { ...tinyConfig, vocabSize: 32 };
+    for (const [config, options, message] of [
+      [
+        tinyConfig,
+        { dtype: "f32" },
+        "expected of mapped weights embedding.weight (64, 32) in f32, got (64, 32) in bf16",
+      ],
+      [tinyConfig, { dtype: "bf16", quantise: "int8" }, "no layers.0.attention.qkv.weight in floats"],
+      [smaller, { dtype: "bf16" }, "embedding.weight (32, 32) in bf16, got (64, 32) in bf16"],
+    ] as const) {
+      const make = (): Decoder => new Decoder(context, config, { ...options, mapped });
+      expect(make).toThrow(ConfigError);
+      expect(make).toThrow(message);
+    }
+  });
+
   it("can be saved: the same tensors", async () => {
     const folder = rewrite(writeModel("bf16", llamaConfig), { name: "shards", shards: 2 });
     using mapped = await open(folder, { dtype: "bf16", mmap: true });

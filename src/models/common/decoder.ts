@@ -146,7 +146,10 @@ export class Decoder implements Disposable {
   #embeddingAdapter: EmbeddingAdapter | undefined;
   #adapter: DecoderAdapter | undefined;
 
-  /** Allocates zeroed weights: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError. */
+  /**
+   * Allocates zeroed weights, but for those that are mapped: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError,
+   * ConfigError where weights were mapped for a model that is held in another way.
+   */
   constructor(
     context: Context,
     config: DecoderConfig,
@@ -156,6 +159,7 @@ export class Decoder implements Disposable {
     this.dtype = dtype;
     this.quantise = quantise;
     const { dense, quantised } = splitSpecs(config, quantise);
+    mapped?.expectAmong(dense, dtype);
     const stacked = mapped?.stacked ?? new Map<string, readonly Tensor[]>();
     this.parameters = new ParameterStore(
       context.device,

@@ -6,7 +6,7 @@
  * A file that is cut short while it is mapped ends the process (SIGBUS) when its pages are missed, as with every loader that maps. One that
  * is replaced by renaming, as downloads and `writeSafetensors` do, stays what it was for those who have it open.
  */
-import { dtypeBytes } from "../../base/index.ts";
+import { ConfigError, dtypeBytes, formatShape } from "../../base/index.ts";
 import type { FileRange, FloatDtype } from "../../base/index.ts";
 import type { TensorSource } from "../../checkpoint/index.ts";
 import { Storage, Tensor } from "../../tensor/index.ts";
@@ -42,6 +42,25 @@ export class MappedWeights implements Disposable {
   /** Matrices of blocks whose rows lie in several places, (F_i, C) each, in order. */
   get stacked(): ReadonlyMap<string, readonly Tensor[]> {
     return new Map([...this.#rows].filter(([, parts]) => parts.length > 1));
+  }
+
+  /** Throws ConfigError unless all are among a model's parameters in floats: what is quantised, or in another dtype, is not what they show. */
+  expectAmong(specs: readonly ParameterSpec[], dtype: FloatDtype): void {
+    const shapes = new Map(specs.map(({ name, shape }) => [name, shape]));
+    for (const [name, parts] of this.#rows) {
+      const shown = [parts.reduce((total, { numRows }) => total + numRows, 0), parts[0].width];
+      const [shape, wantedShape] = [shown, shapes.get(name) ?? []].map((each) => formatShape(each));
+      if (shape === wantedShape && parts[0].dtype === dtype) continue;
+      const wanted = shapes.has(name) ? `${name} ${wantedShape} in ${dtype}` : `no ${name} in floats`;
+      throw new ConfigError(
+        "model",
+        `expected of mapped weights ${wanted}, got ${shape} in ${parts[0].dtype}`,
+        {
+          hint: "map them of the checkpoint, and with the dtype and the quantisation, that the model is made with",
+          fields: { parameter: name },
+        },
+      );
+    }
   }
 
   /** Has them read before they are asked for, where there is memory for them all: else they would push each other out. */
