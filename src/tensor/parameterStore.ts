@@ -59,7 +59,10 @@ export class ParameterStore implements Disposable {
       const key = `${spec.decays} ${spec.isFrozen ?? false}`;
       groups.set(key, [...(groups.get(key) ?? []), spec]);
     }
-    this.arenas = [...groups.values()].map((group) => makeArena(device, group, options));
+    using made = new DisposableStack();
+    this.arenas = [...groups.values()].map((group) =>
+      made.adopt(makeArena(device, group, options), disposeArena),
+    );
     const others = specs.flatMap(({ name, shape, decays }) => {
       const values = elsewhere.get(name);
       if (values === undefined) return [];
@@ -73,6 +76,7 @@ export class ParameterStore implements Disposable {
       ]),
     );
     invariant(this.#byName.size === specs.length, "parameter names are unique");
+    made.move();
   }
 
   /** All parameters in the order of their specs. */
@@ -117,11 +121,7 @@ export class ParameterStore implements Disposable {
 
   dispose(): void {
     for (const parameter of this.#byName.values()) parameter.dispose();
-    for (const arena of this.arenas) {
-      for (const parameter of arena.parameters) parameter.gradient?.dispose();
-      arena.values.dispose();
-      arena.gradients?.dispose();
-    }
+    for (const arena of this.arenas) disposeArena(arena);
   }
 
   [Symbol.dispose](): void {
@@ -136,8 +136,9 @@ function makeArena(
 ): ParameterArena {
   const isTrained = gradientDtype !== undefined && specs[0].isFrozen !== true;
   const { offsets, length } = arenaLayout(specs, dtype);
-  const values = zeros(device, length, dtype);
-  const gradients = isTrained ? zeros(device, length, gradientDtype) : undefined;
+  using made = new DisposableStack();
+  const values = made.use(zeros(device, length, dtype));
+  const gradients = isTrained ? made.use(zeros(device, length, gradientDtype)) : undefined;
   const parameters = specs.map(({ name, shape, decays }, index) => {
     const gradient =
       gradients &&
@@ -149,7 +150,17 @@ function makeArena(
     const byteOffset = offsets[index] * dtypeBytes(dtype);
     return new Parameter(values.storage.retain(), { name, shape, dtype, byteOffset, gradient, decays });
   });
+  made.move();
   return { decays: specs[0].decays, values, gradients, parameters, offsets };
+}
+
+function disposeArena({ values, gradients, parameters }: ParameterArena): void {
+  for (const parameter of parameters) {
+    parameter.gradient?.dispose();
+    parameter.dispose();
+  }
+  values.dispose();
+  gradients?.dispose();
 }
 
 /** First element of each parameter, and the elements in all. */

@@ -83,10 +83,12 @@ export class QuantisedWeight implements FrozenWeight, Disposable {
     this.format = format;
     this.groupSize = groupSize;
     this.isDouble = isDouble;
-    this.#parts = partsOf(shape, options).map(
-      ({ count, dtype }) =>
-        new Tensor(new Storage(device.allocate(count * dtypeBytes(dtype))), { shape: [count], dtype }),
-    );
+    using made = new DisposableStack();
+    this.#parts = partsOf(shape, options).map(({ count, dtype }) => {
+      const storage = new Storage(device.allocate(count * dtypeBytes(dtype)));
+      return made.use(new Tensor(storage, { shape: [count], dtype }));
+    });
+    made.move();
   }
 
   get device(): Device {

@@ -13,7 +13,7 @@ import { platform, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { CheckpointError, ConfigError, DeviceError } from "../../src/base/index.ts";
+import { CheckpointError, ConfigError, DeviceError, OutOfMemoryError } from "../../src/base/index.ts";
 import type { FloatDtype } from "../../src/base/index.ts";
 import {
   observedView,
@@ -336,6 +336,47 @@ describe("mapped weights", () => {
       expect(make).toThrow(ConfigError);
       expect(make).toThrow(message);
     }
+  });
+
+  it("are let go, with everything else, where there is no room for the rest", async () => {
+    const folder = rewrite(writeModel("bf16"), { name: "by-name" });
+    const { kernels } = device;
+    let room = Number.POSITIVE_INFINITY;
+    // Idle memory would serve again: a device for each amount of room.
+    const openWith = async (
+      mmap: boolean,
+      quantise: "int8" | undefined,
+      numBlocks: number,
+    ): Promise<void> => {
+      room = Number.POSITIVE_INFINITY;
+      const allocate: typeof kernels.allocate = (...args) => (room-- > 0 ? kernels.allocate(...args) : 0);
+      using narrow = new CpuDevice({ ...kernels, allocate }, 1);
+      const on = new Context(narrow);
+      using checkpoint = await openCheckpoint(folder);
+      const options = { dtype: "bf16", quantise } as const;
+      room = numBlocks;
+      try {
+        using mapped = mmap ? mapCheckpointWeights(on, checkpoint, options) : undefined;
+        using _decoder = loadCheckpointModel(on, checkpoint, { ...options, mapped });
+      } finally {
+        expect(narrow.memory()).toMatchObject({ numLiveBuffers: 0, liveBytes: 0, mappedBytes: 0 });
+      }
+    };
+    for (const mmap of [true, false])
+      for (const quantise of [undefined, "int8"] as const) {
+        const fits = async (numBlocks: number): Promise<boolean> => {
+          try {
+            await openWith(mmap, quantise, numBlocks);
+            return true;
+          } catch (error) {
+            expect(error).toBeInstanceOf(OutOfMemoryError);
+            return false;
+          }
+        };
+        let numBlocks = 0;
+        while (!(await fits(numBlocks))) numBlocks++;
+        expect(numBlocks).toBeGreaterThan(quantise === undefined ? 1 : 8);
+      }
   });
 
   it("can be saved: the same tensors", async () => {

@@ -161,19 +161,25 @@ export class Decoder implements Disposable {
     const { dense, quantised } = splitSpecs(config, quantise);
     mapped?.expectAmong(dense, dtype);
     const stacked = mapped?.stacked ?? new Map<string, readonly Tensor[]>();
-    this.parameters = new ParameterStore(
-      context.device,
-      dense.filter(({ name }) => !stacked.has(name)),
-      { dtype, gradientDtype, elsewhere: mapped?.whole },
+    using made = new DisposableStack();
+    this.parameters = made.use(
+      new ParameterStore(
+        context.device,
+        dense.filter(({ name }) => !stacked.has(name)),
+        { dtype, gradientDtype, elsewhere: mapped?.whole },
+      ),
     );
     this.stacked = new Map(
-      [...stacked].map(([name, parts]) => [name, new StackedWeight(parts.map((part) => part.alias()))]),
+      [...stacked].map(([name, parts]) => [
+        name,
+        made.use(new StackedWeight(parts.map((part) => part.alias()))),
+      ]),
     );
     this.#isMapped = mapped !== undefined && mapped.byteLength > 0;
     this.quantised = new Map(
       quantised.map(({ name, shape, format }) => [
         name,
-        new QuantisedWeight(context.device, shape, { format }),
+        made.use(new QuantisedWeight(context.device, shape, { format })),
       ]),
     );
     this.rotary =
@@ -186,6 +192,7 @@ export class Decoder implements Disposable {
       });
     this.#layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
     this.#finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
+    made.move();
   }
 
   #normWeights(gain: string, bias: string): NormWeights {
