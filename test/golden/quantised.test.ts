@@ -219,16 +219,19 @@ describe("memory of quantised models", () => {
     { width: 256, ffnWidth: 1024, headDim: 64, numLayers: 6 },
     { width: 384, ffnWidth: 768, headDim: 96, numLayers: 3 },
   ];
-  it.for(shapes)(
-    "QLoRA, width $width: peak bytes of a step lie within 5 % of the estimate",
-    async (shape, test) => {
+  const runs = (["nf4", "fp8"] as const).flatMap((quantise) =>
+    shapes.map((shape) => ({ quantise, width: shape.width, shape })),
+  );
+  it.for(runs)(
+    "QLoRA on $quantise, width $width: peak bytes of a step lie within 5 % of the estimate",
+    async ({ quantise, shape }, test) => {
       using device = await openOrSkip("cpu", test);
       const context = new Context(device);
       const large = { ...config, ...shape, vocabSize: 1024, maxPositions: 512 };
       const numRows = 512;
       const chunkBytes = 2 ** 18;
       const before = device.memory().liveBytes;
-      using decoder = new Decoder(context, large, { dtype: "bf16", quantise: "nf4" });
+      using decoder = new Decoder(context, large, { dtype: "bf16", quantise });
       for (const weight of decoder.quantised.values()) {
         context.scope(() => {
           const dense = context.empty(weight.shape, "bf16");
@@ -268,7 +271,7 @@ describe("memory of quantised models", () => {
         gradientDtype: "f32",
         moments: "f32",
         recompute: "block",
-        quantise: "nf4",
+        quantise,
         adapted: adaptedProjections(large, { family: modelFamily(large), config: lora }),
         numTrained: adapter.numParameters,
         numRows,

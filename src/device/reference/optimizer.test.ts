@@ -1,4 +1,4 @@
-/** Reference: what AdamW's fixtures do not show: skipped steps, masters, stochastic rounding; and writing to the cache. */
+/** Reference: what AdamW's fixtures do not show: skipped steps, masters, stochastic rounding. */
 import { describe, expect, it } from "vitest";
 import { placeTensor, readTensor } from "../../../test/host-tensors.ts";
 import { philox } from "../../base/index.ts";
@@ -87,68 +87,5 @@ describe("adamw", () => {
       return (philox(7, 40 + i)[0] & 0xffff) / 65536 >= 1 - share ? above : below;
     });
     expect(readTensor(states.param)).toEqual(expected);
-  });
-});
-
-describe("kvCacheWrite", () => {
-  it("puts rows into their slots, and skips negative ones", () => {
-    const kCache = tensor("f32", [0, 0, 0, 0, 0, 0]);
-    const vCache = tensor("f32", [9, 9, 9, 9, 9, 9]);
-    device.run("kvCacheWrite", {
-      k: tensor("f32", [1, 2, -1, 3, 4, -1, 5, 6]),
-      v: tensor("f32", [7, 8, 5, 6, 3, 4]),
-      slots: tensor("i32", [2, -1, 0]),
-      kCache,
-      vCache,
-      numRows: 3,
-      numSlots: 3,
-      numKvHeads: 1,
-      headDim: 2,
-      kRowStride: 3,
-      vRowStride: 2,
-    });
-    expect(readTensor(kCache)).toEqual([5, 6, 0, 0, 1, 2]);
-    expect(readTensor(vCache)).toEqual([3, 4, 9, 9, 7, 8]);
-  });
-
-  it("makes codes of heads in a cache of u8, with scales by head and slot, and kvCacheCopy copies both", () => {
-    const cache = {
-      kCache: tensor(
-        "u8",
-        Array.from({ length: 12 }, () => 0),
-      ),
-      vCache: tensor(
-        "u8",
-        Array.from({ length: 12 }, () => 1),
-      ),
-      kScales: tensor("f32", [9, 9, 9, 9, 9, 9]),
-      vScales: tensor("f32", [8, 8, 8, 8, 8, 8]),
-      numSlots: 3,
-      numKvHeads: 2,
-      headDim: 2,
-    };
-    device.run("kvCacheWrite", {
-      ...cache,
-      // By 7 / 448 = 2^-6: 448 and -64; zeros: no scale.
-      k: tensor("f32", [7, -1, 0, 0]),
-      v: tensor("f32", [0.5, 3.5, 1e-37, -448]),
-      slots: tensor("i32", [1]),
-      numRows: 1,
-      kRowStride: 4,
-      vRowStride: 4,
-    });
-    expect(readTensor(cache.kCache)).toEqual([0, 0, 0, 0, 0x7e, 0xe8, 0, 0, 0, 0, 0, 0]);
-    expect(readTensor(cache.kScales)).toEqual([9, 2 ** -6, 9, 9, 0, 9]);
-    expect(readTensor(cache.vCache)).toEqual([1, 1, 1, 1, 0x68, 0x7e, 0, 0xfe, 1, 1, 1, 1]);
-    expect(readTensor(cache.vScales)).toEqual([8, 2 ** -7, 8, 8, 1, 8]);
-    device.run("kvCacheCopy", {
-      ...cache,
-      sources: tensor("i32", [1, 1]),
-      slots: tensor("i32", [0, 2]),
-      numRows: 2,
-    });
-    expect(readTensor(cache.kCache)).toEqual([0, 1, 2].flatMap(() => [0x7e, 0xe8, 0, 0]));
-    expect(readTensor(cache.kScales)).toEqual([2 ** -6, 2 ** -6, 2 ** -6, 0, 0, 0]);
-    expect(readTensor(cache.vScales)).toEqual([2 ** -7, 2 ** -7, 2 ** -7, 1, 1, 1]);
   });
 });
