@@ -69,12 +69,21 @@ describe("load", () => {
     using on = await openDevice({ kind: "cpu" });
     const memory = on.memory();
     const freeBytes = weightBytes(readModelFolderConfig(folder), "f32") / 2;
-    Object.defineProperty(on, "memory", { value: () => ({ ...memory, freeBytes }) });
+    Object.defineProperty(on, "memory", { value: () => ({ ...memory, freeBytes }), configurable: true });
     const messages: string[] = [];
     const sink = setLogSink((level, message) => messages.push(`${level}: ${message}`));
     try {
       const engine = { model: folder, on, precision: "f32", cacheTokens: 256 } as const;
       await expect(openEngine({ ...engine, mmap: false })).rejects.toThrow(OutOfMemoryError);
+      const held = { ...engine, mmap: false, precision: "bf16" } as const;
+      Object.defineProperty(on, "memory", {
+        value: () => ({ ...memory, freeBytes: 1000 }),
+        configurable: true,
+      });
+      await expect(openEngine({ ...held, quantise: "fp8" })).rejects.toThrow("in fp8, got");
+      await expect(openEngine({ ...held, quantise: "fp8" })).rejects.toThrow("lower it with --quantise nf4");
+      await expect(openEngine({ ...held, quantise: "nf4" })).rejects.toThrow("take a smaller model");
+      Object.defineProperty(on, "memory", { value: () => ({ ...memory, freeBytes }) });
       expect(messages).toEqual([]);
       await using open = await openEngine(engine);
       expect(open.engine.info.device).toBe(on.description);

@@ -20,7 +20,7 @@ export interface EngineSettings {
   threads?: number | undefined;
   /** dtype of the weights; by default what the checkpoint has. */
   precision?: "f32" | "bf16" | undefined;
-  /** Holds the blocks' matrices in 8 or 4 bits. */
+  /** Holds the blocks' matrices in 8 or 4 bits; with fp8 their products' inputs too. */
   quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;

@@ -19,6 +19,7 @@ import {
   openCheckpoint,
 } from "../../checkpoint/index.ts";
 import type { ModelCheckpoint, TensorSource } from "../../checkpoint/index.ts";
+import { isPacked } from "../../device/index.ts";
 import type { Device } from "../../device/index.ts";
 import {
   checkpointConfig,
@@ -50,7 +51,7 @@ export interface OpenModel extends Disposable {
 export interface OpenModelOptions {
   /** dtype of the weights on the device; by default what the checkpoint has, 16-bit floats as bf16. */
   precision?: "f32" | "bf16" | undefined;
-  /** Holds the blocks' matrices in 8 or 4 bits. */
+  /** Holds the blocks' matrices in 8 or 4 bits; with fp8 their products' inputs too. */
   quantise?: QuantisedFormat | undefined;
   /** A tokenizer's file or folder, for checkpoints that hold none. */
   tokenizer?: string | undefined;
@@ -184,15 +185,19 @@ function expectRoom(
     "model",
     `expected ${formatBytes(neededBytes)} of memory for the weights of ${path} in ${quantise ?? dtype}, got ${formatBytes(availableBytes)}`,
     {
-      hint:
-        dtype === "f32"
-          ? "halve it with --precision bf16"
-          : quantise === undefined
-            ? "quarter it with --quantise nf4"
-            : "take a smaller model, or a device with more memory",
+      hint: lessMemory(dtype, quantise),
       fields: { neededBytes, availableBytes },
     },
   );
+}
+
+/** What would make weights that are held so smaller. */
+function lessMemory(dtype: "f32" | "bf16", quantise: QuantisedFormat | undefined): string {
+  if (dtype === "f32") return "halve it with --precision bf16";
+  if (quantise === undefined) return "quarter it with --quantise nf4";
+  return isPacked(quantise)
+    ? "take a smaller model, or a device with more memory"
+    : "lower it with --quantise nf4";
 }
 
 /** Models that are there in a second or two need no bar. */
