@@ -3,7 +3,7 @@
  * lie in huge pages. Found by asking for it, never by the platform's name. Knows nothing of GPUs.
  */
 import { DeviceError } from "../../base/index.ts";
-import { openLibrary, type NativeLibrary, type NativeType } from "../ffi.ts";
+import { openLibrary, type NativeLibrary } from "../ffi.ts";
 
 /** Functions of glibc as its headers have them; addresses and sizes are numbers. */
 export interface SystemLibrary {
@@ -21,41 +21,33 @@ export interface SystemLibrary {
   readonly free: (address: number) => number;
 }
 
-const signatures: Readonly<Record<keyof SystemLibrary, readonly [NativeType, readonly NativeType[]]>> = {
-  aio_read: ["int32", ["address"]],
-  aio_suspend: ["int32", ["address", "int32", "address"]],
-  aio_error: ["int32", ["address"]],
-  aio_return: ["int64", ["address"]],
-  fcntl: ["int32", ["int32", "int32", "int32"]],
-  close: ["int32", ["int32"]],
-  aligned_alloc: ["address", ["uint64", "uint64"]],
-  madvise: ["int32", ["address", "uint64", "int32"]],
-  free: ["void", ["address"]],
-};
-
 /** Asynchronous reads are in libc itself since glibc 2.34; before, in librt, which brings libc with it. */
 const libraryNames = ["libc.so.6", "librt.so.1"];
 
 /** Undefined where no library of `names` is glibc with these functions: control blocks have its layout. */
 export function openSystemLibrary(names: readonly string[] = libraryNames): SystemLibrary | undefined {
   for (const name of names) {
-    const native = tryOpen(name);
-    if (native?.find("gnu_get_libc_version", "address", []) === undefined) continue;
-    const functions = Object.entries(signatures).map(([symbol, [result, parameters]]) => [
-      symbol,
-      native.find(symbol, result, parameters),
-    ]);
-    if (functions.every(([, bound]) => bound !== undefined))
-      return Object.fromEntries(functions) as SystemLibrary;
+    try {
+      return bind(openLibrary(name));
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+    }
   }
   return undefined;
 }
 
-function tryOpen(name: string): NativeLibrary | undefined {
-  try {
-    return openLibrary(name);
-  } catch (error) {
-    if (error instanceof DeviceError) return undefined;
-    throw error;
-  }
+/** Throws DeviceError where it lacks one of the functions, or is not glibc. */
+function bind(library: NativeLibrary): SystemLibrary {
+  library.define("gnu_get_libc_version", "address", []);
+  return {
+    aio_read: library.define("aio_read", "int32", ["address"]),
+    aio_suspend: library.define("aio_suspend", "int32", ["address", "int32", "address"]),
+    aio_error: library.define("aio_error", "int32", ["address"]),
+    aio_return: library.define("aio_return", "int64", ["address"]),
+    fcntl: library.define("fcntl", "int32", ["int32", "int32", "int32"]),
+    close: library.define("close", "int32", ["int32"]),
+    aligned_alloc: library.define("aligned_alloc", "address", ["uint64", "uint64"]),
+    madvise: library.define("madvise", "int32", ["address", "uint64", "int32"]),
+    free: library.define("free", "void", ["address"]),
+  };
 }
