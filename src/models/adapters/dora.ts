@@ -10,18 +10,18 @@ import {
   lowRankLinear,
   ParameterStore,
   scaleColumns,
+  StackedWeight,
   Storage,
   Tensor,
 } from "../../tensor/index.ts";
-import type { Context, LowRankUpdate, ParameterSpec, StackedWeight } from "../../tensor/index.ts";
-import { dtypeBytes } from "../../base/index.ts";
+import type { Context, LowRankUpdate, ParameterSpec } from "../../tensor/index.ts";
+import { ConfigError, dtypeBytes, invariant } from "../../base/index.ts";
 import type { Decoder } from "../common/decoder.ts";
 import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
 import { Adapter } from "./adapter.ts";
 import type { AdapterOptions, AdapterTensor } from "./adapter.ts";
 import type { LoraConfig } from "./config.ts";
 import {
-  denseWeight,
   initialiseLowRank,
   loraPlaces,
   lowRankA,
@@ -58,6 +58,7 @@ export class DoraAdapter extends Adapter {
   /** Norms for inference, made at the first use; training changes what they are of. */
   readonly #norms = new Map<string, Tensor>();
 
+  /** Throws ConfigError for a quantised base; OutOfMemoryError. */
   constructor(
     decoder: Decoder,
     {
@@ -67,6 +68,7 @@ export class DoraAdapter extends Adapter {
     }: { config: LoraConfig; modules: readonly TargetModule[] } & AdapterOptions,
   ) {
     super();
+    expectDoraBase(decoder);
     this.config = config;
     this.#decoder = decoder;
     this.places = loraPlaces(config, modules);
@@ -138,7 +140,7 @@ export class DoraAdapter extends Adapter {
     { module, weights }: { module: LoraModule; weights: ProjectionWeights },
   ): Tensor {
     return context.scope(() => {
-      const weight = denseWeight(weights, "dora");
+      const weight = denseWeight(weights);
       const { numOutputs, numInputs, outputStart, rank, rankStart, scale } = module;
       const changed = context.empty([numOutputs, numInputs], weight.dtype);
       copyRows(context, weight, { begin: outputStart, y: changed });
@@ -222,6 +224,20 @@ function addBias(context: Context, y: Tensor, bias: Tensor): void {
     alpha: 1,
     beta: 1,
   });
+}
+
+/** Throws ConfigError for a quantised base: what is made of its rows' norms needs them in floats. */
+export function expectDoraBase({ quantised }: Decoder): void {
+  if (quantised.size === 0) return;
+  throw new ConfigError("adapter", "expected a base in f32 or bf16 for dora, got a quantised one", {
+    hint: "load the base without quantisation, or use lora",
+  });
+}
+
+/** Whole, or to be asked for rows. */
+function denseWeight({ weight }: ProjectionWeights): Tensor | StackedWeight {
+  invariant(weight instanceof Tensor || weight instanceof StackedWeight, "a base that is not quantised");
+  return weight;
 }
 
 /** y (F, C) = rows of the weight from `begin` on. */

@@ -5,10 +5,10 @@
  * The A of modules that share a fused projection lie under each other in one matrix, so that one product serves them; they also share
  * one dropout of their input.
  */
-import { ConfigError, invariant } from "../../base/index.ts";
-import { dropout, lowRankLinear, ParameterStore, StackedWeight, Tensor } from "../../tensor/index.ts";
-import type { Context, LowRankPart, ParameterSpec } from "../../tensor/index.ts";
-import type { ProjectionAdapter, ProjectionPlace, ProjectionWeights } from "../common/projection.ts";
+import { ConfigError } from "../../base/index.ts";
+import { dropout, lowRankLinear, ParameterStore } from "../../tensor/index.ts";
+import type { Context, LowRankPart, ParameterSpec, Tensor } from "../../tensor/index.ts";
+import type { ProjectionAdapter, ProjectionPlace } from "../common/projection.ts";
 import type { Decoder } from "../common/decoder.ts";
 import { Adapter } from "./adapter.ts";
 import type { AdapterOptions, AdapterTensor } from "./adapter.ts";
@@ -177,13 +177,4 @@ export class LoraAdapter extends Adapter {
   tensors(_context: Context): AdapterTensor[] {
     return lowRankTensors(this.parameters, this.places);
   }
-}
-
-/** The dense weight of a projection, for what needs its numbers: whole, or to be asked for rows. Throws ConfigError where it is quantised. */
-export function denseWeight({ weight }: ProjectionWeights, method: string): Tensor | StackedWeight {
-  if (weight instanceof Tensor || weight instanceof StackedWeight) return weight;
-  invariant(weight.shape.length === 2, "a weight is a matrix");
-  throw new ConfigError("adapter", `expected a base in f32 or bf16 for ${method}, got a quantised one`, {
-    hint: "load the base without quantisation, or use lora",
-  });
 }

@@ -12,6 +12,7 @@ import {
   decodeValues,
   invariant,
   makeFolder,
+  OutOfMemoryError,
   readJson,
   writeText,
 } from "../../../base/index.ts";
@@ -23,6 +24,7 @@ import type { ModelFamily } from "../../common/family.ts";
 import type { Adapter } from "../adapter.ts";
 import { parseAdapterConfig } from "../config.ts";
 import { createAdapter } from "../create.ts";
+import { expectDoraBase } from "../dora.ts";
 import { targetModules } from "../targets.ts";
 import { component, ownConfigName, peftConfigName, peftPrefix, promptTensor, weightsName } from "./names.ts";
 import type { AdapterFolder } from "./description.ts";
@@ -82,7 +84,7 @@ export function readAdapterFolder(folder: string): AdapterFolder {
   };
 }
 
-/** Opens an adapter beside its base. Throws CheckpointError when it is of another base, naming the tensor. */
+/** Opens an adapter beside its base. Throws CheckpointError when it is of another base, naming the tensor; ConfigError for DoRA on a quantised one. */
 export function loadAdapter(
   context: Context,
   decoder: Decoder,
@@ -110,9 +112,11 @@ function createForFile(
   decoder: Decoder,
   { folder, ...options }: Parameters<typeof createAdapter>[1] & { folder: string },
 ): Adapter {
+  if (options.config.method === "dora") expectDoraBase(decoder);
   try {
     return createAdapter(decoder, options);
   } catch (error) {
+    if (error instanceof OutOfMemoryError) throw error;
     throw new CheckpointError(
       component,
       `expected an adapter of this model in ${folder}, got one of another`,
