@@ -127,6 +127,12 @@ export function describePositions({
   return `${turning ?? (hasLearnedPositions ? "learned" : "none")}; up to ${maxPositions}`;
 }
 
+/** Formats that print the same size stand together. */
+function quantisedSizes(sizes: Readonly<Record<string, { servingBytes: number }>>): string {
+  const formatsOf = Map.groupBy(Object.keys(sizes), (format) => formatBytes(sizes[format].servingBytes));
+  return [...formatsOf].map(([size, formats]) => `${size} in ${formats.join(" and ")}`).join(", ");
+}
+
 export async function printModelInfo(
   name: string,
   options: { sequenceLength?: number; json?: boolean },
@@ -161,12 +167,7 @@ export async function printModelInfo(
       "weights",
       `${formatBytes(info.weights.bf16Bytes)} in bf16, ${formatBytes(info.weights.f32Bytes)} in f32`,
     ],
-    [
-      "quantised",
-      quantisedFormats
-        .map((format) => `${formatBytes(info.quantised[format].servingBytes)} in ${format}`)
-        .join(", "),
-    ],
+    ["quantised", quantisedSizes(info.quantised)],
     [
       "QLoRA",
       `${formatBytes(info.qlora.total)} in nf4, rank ${qloraRank} everywhere, ${sequenceLength} tokens, blocks again`,
