@@ -337,6 +337,10 @@ describe("nautilus tune", () => {
       [tune("x", "--method", "lora", "--set", "method.rank=0"), /rank: expected/],
       [tune("x", "--data", at("empty.jsonl")), /expected records in .*empty.jsonl, got none/],
       [tune("x", "--set", "maxLength=4096"), /maxLength: expected at most/],
+      [
+        tune("x", "--set", "method.method=dora", "--quantise", "nf4", "--dry-run"),
+        /quantise: expected none with dora, got nf4/,
+      ],
       [tune("x", "--objective", "dpo"), /expected prompt, chosen and rejected for dpo/],
       [["tune"], /expected a recipe, or --model and --data/],
       [tune("tokenizer"), /expected a new folder or a tuning run/],

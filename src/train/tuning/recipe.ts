@@ -150,6 +150,11 @@ export function parseTuneRecipe(value: unknown): TuneRecipe {
     );
   }
   const adapter = name === "full" ? undefined : parseAdapterConfig(given);
+  if (adapter?.method === "dora" && recipe.quantise !== undefined) {
+    throw new ConfigError("recipe", `quantise: expected none with dora, got ${recipe.quantise}`, {
+      hint: "DoRA needs the base's weights in floats; lora takes a quantised base",
+    });
+  }
   const needsReference = recipe.objective.kind !== "sft" && adapter === undefined;
   if (needsReference && !recipe.objective.precomputeReference) {
     throw new ConfigError("recipe", `expected an adapter for ${recipe.objective.kind}, got method full`, {
