@@ -4,7 +4,8 @@ export { checkDecoderConfig } from "./common/config.ts";
 export type { DecoderConfig } from "./common/config.ts";
 export { configText } from "./common/configText.ts";
 export { Decoder } from "./common/decoder.ts";
-export type { DecoderOptions, SequenceBatch } from "./common/decoder.ts";
+export type { SequenceBatch } from "./common/decoder.ts";
+export type { DecoderOptions } from "./common/decoderWeights.ts";
 export { Projection, projectionSites } from "./common/projection.ts";
 export type {
   DecoderAdapter,

@@ -10,7 +10,7 @@ import { checkDecoderConfig } from "./common/config.ts";
 import type { DecoderConfig } from "./common/config.ts";
 import { refuseForeignFeatures } from "./common/configKeys.ts";
 import { Decoder } from "./common/decoder.ts";
-import type { DecoderOptions } from "./common/decoder.ts";
+import type { DecoderOptions } from "./common/decoderWeights.ts";
 import type { ModelFamily } from "./common/family.ts";
 import { writeModelFolder } from "./common/folder.ts";
 import { readWeights } from "./common/load.ts";

@@ -4,7 +4,7 @@
  *
  * Two ways through: `forward` over whole (packed) sequences, on a tape when training, and `step` over a paged cache.
  */
-import { ConfigError, invariant } from "../../base/index.ts";
+import { invariant } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
 import {
   activation,
@@ -17,49 +17,34 @@ import {
   linear,
   normalise,
   pagedSelfAttention,
-  ParameterStore,
-  QuantisedWeight,
   recomputed,
   rotaryTable,
   selfAttention,
-  StackedWeight,
   tokenLosses,
 } from "../../tensor/index.ts";
 import type {
   Context,
   LanguageModelLossOptions,
   NormResult,
-  NormWeights,
   PagedBatch,
   PagedLayerCache,
   Parameter,
+  ParameterStore,
   QuantisedFormat,
+  QuantisedWeight,
   RotaryTable,
   RowIndex,
+  StackedWeight,
   Tensor,
   TokenLossOptions,
 } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
-import type { MappedWeights } from "./mapping.ts";
-import { Projection, projectionSites } from "./projection.ts";
-import type {
-  DecoderAdapter,
-  EmbeddingAdapter,
-  ProjectionPlace,
-  RowChoices,
-  Sublayer,
-  SublayerAdapter,
-} from "./projection.ts";
+import { DecoderWeights } from "./decoderWeights.ts";
+import type { DecoderOptions, LayerWeights } from "./decoderWeights.ts";
+import { projectionSites } from "./projection.ts";
+import type { DecoderAdapter, EmbeddingAdapter, Projection, RowChoices, Sublayer } from "./projection.ts";
 import { rotaryAmplitude, rotaryFrequencies } from "./rotary.ts";
-import {
-  embeddingName,
-  finalNormBiasName,
-  finalNormGainName,
-  headName,
-  layerNames,
-  splitSpecs,
-  positionsName,
-} from "./specs.ts";
+import { embeddingName, headName, positionsName } from "./specs.ts";
 
 /** Whole sequences: N = numSequences * sequenceLength rows, or packed by cuSeqLens. */
 export interface SequenceBatch {
@@ -88,16 +73,6 @@ export interface SharedRows {
   positions: Tensor;
 }
 
-export interface DecoderOptions {
-  dtype: FloatDtype;
-  /** dtype of the gradients; absent for inference. */
-  gradientDtype?: FloatDtype | undefined;
-  /** Holds the blocks' matrices in 8 or 4 bits, frozen. Embedding, head, norms and biases keep `dtype`. */
-  quantise?: QuantisedFormat | undefined;
-  /** Weights that lie in files, in `dtype`: the decoder takes handles of its own. For inference only. */
-  mapped?: MappedWeights | undefined;
-}
-
 export interface ForwardOptions {
   /** Gradients flow down to the embedding also where its weight is frozen. */
   reachesEmbedding?: boolean | undefined;
@@ -112,17 +87,6 @@ export type DecoderLossOptions = Omit<LanguageModelLossOptions, "weight"> & Forw
 
 export type DecoderTokenLossOptions = Omit<TokenLossOptions, "weight"> & ForwardOptions & LossRows;
 
-interface LayerWeights {
-  attentionNorm: NormWeights;
-  qkv: Projection;
-  output: Projection;
-  mlpNorm: NormWeights;
-  up: Projection;
-  down: Projection;
-  /** What an adapter puts around the sublayers. */
-  adapters: Partial<Record<Sublayer, SublayerAdapter | undefined>>;
-}
-
 /** The residual stream (N, C) and what is still to be added to it. */
 interface Stream {
   x: Tensor;
@@ -132,17 +96,8 @@ interface Stream {
 export class Decoder implements Disposable {
   readonly config: DecoderConfig;
   readonly dtype: FloatDtype;
-  readonly parameters: ParameterStore;
-  /** What the blocks' matrices are held as; undefined: `dtype`. */
-  readonly quantise: QuantisedFormat | undefined;
-  /** Matrices that are quantised, by their names; empty for a model in floats. */
-  readonly quantised: ReadonlyMap<string, QuantisedWeight>;
-  /** Matrices whose rows lie in several places of a file, by their names, which `parameters` lacks. */
-  readonly stacked: ReadonlyMap<string, StackedWeight>;
   readonly rotary: RotaryTable | undefined;
-  readonly #isMapped: boolean;
-  readonly #layers: readonly LayerWeights[];
-  readonly #finalNorm: NormWeights;
+  readonly #weights: DecoderWeights;
   #embeddingAdapter: EmbeddingAdapter | undefined;
   #adapter: DecoderAdapter | undefined;
 
@@ -150,38 +105,11 @@ export class Decoder implements Disposable {
    * Allocates zeroed weights, but for those that are mapped: `parameters.initialise(seed)` or a loader fills them. Throws OutOfMemoryError,
    * ConfigError where weights were mapped for a model that is held in another way.
    */
-  constructor(
-    context: Context,
-    config: DecoderConfig,
-    { dtype, gradientDtype, quantise, mapped }: DecoderOptions,
-  ) {
+  constructor(context: Context, config: DecoderConfig, options: DecoderOptions) {
     this.config = config;
-    this.dtype = dtype;
-    this.quantise = quantise;
-    const { dense, quantised } = splitSpecs(config, quantise);
-    mapped?.expectAmong(dense, dtype);
-    const stacked = mapped?.stacked ?? new Map<string, readonly Tensor[]>();
+    this.dtype = options.dtype;
     using made = new DisposableStack();
-    this.parameters = made.use(
-      new ParameterStore(
-        context.device,
-        dense.filter(({ name }) => !stacked.has(name)),
-        { dtype, gradientDtype, elsewhere: mapped?.whole },
-      ),
-    );
-    this.stacked = new Map(
-      [...stacked].map(([name, parts]) => [
-        name,
-        made.use(new StackedWeight(parts.map((part) => part.alias()))),
-      ]),
-    );
-    this.#isMapped = mapped !== undefined && mapped.byteLength > 0;
-    this.quantised = new Map(
-      quantised.map(({ name, shape, format }) => [
-        name,
-        made.use(new QuantisedWeight(context.device, shape, { format })),
-      ]),
-    );
+    this.#weights = made.use(new DecoderWeights(context, config, options));
     this.rotary =
       config.rotary &&
       rotaryTable(context, {
@@ -190,49 +118,31 @@ export class Decoder implements Disposable {
         frequencies: rotaryFrequencies(config.rotary),
         amplitude: rotaryAmplitude(config.rotary),
       });
-    this.#layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
-    this.#finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
     made.move();
   }
 
-  #normWeights(gain: string, bias: string): NormWeights {
-    return { ...this.config.norm, gain: this.parameters.get(gain), bias: this.parameters.find(bias) };
+  get parameters(): ParameterStore {
+    return this.#weights.parameters;
   }
 
-  #layerWeights(layer: number): LayerWeights {
-    const names = layerNames(layer);
-    const projection = (site: ProjectionPlace["site"]): Projection =>
-      new Projection(
-        { layer, site },
-        {
-          weight:
-            this.quantised.get(names[site]) ??
-            this.stacked.get(names[site]) ??
-            this.parameters.get(names[site]),
-          bias: this.parameters.find(names[`${site}Bias`]),
-        },
-      );
-    return {
-      attentionNorm: this.#normWeights(names.attentionNormGain, names.attentionNormBias),
-      qkv: projection("qkv"),
-      output: projection("output"),
-      mlpNorm: this.#normWeights(names.mlpNormGain, names.mlpNormBias),
-      up: projection("up"),
-      down: projection("down"),
-      adapters: {},
-    };
+  /** What the blocks' matrices are held as; undefined: `dtype`. */
+  get quantise(): QuantisedFormat | undefined {
+    return this.#weights.quantise;
+  }
+
+  /** Matrices that are quantised, by their names; empty for a model in floats. */
+  get quantised(): ReadonlyMap<string, QuantisedWeight> {
+    return this.#weights.quantised;
+  }
+
+  /** Matrices whose rows lie in several places of a file, by their names, which `parameters` lacks. */
+  get stacked(): ReadonlyMap<string, StackedWeight> {
+    return this.#weights.stacked;
   }
 
   /** Throws ConfigError where some of the weights can only be read. */
   expectWritable(): void {
-    if (!this.#isMapped) return;
-    throw new ConfigError(
-      "model",
-      "expected weights in memory, which can be changed, got some that a file shows",
-      {
-        hint: "open the model without mapping it",
-      },
-    );
+    this.#weights.expectWritable();
   }
 
   /** The adapter that `attach` put on, which stays its maker's to dispose. */
@@ -242,7 +152,7 @@ export class Decoder implements Disposable {
 
   /** Every linear layer of the blocks, in order. */
   *projections(): Generator<Projection> {
-    for (const weights of this.#layers) for (const site of projectionSites) yield weights[site];
+    for (const weights of this.#weights.layers) for (const site of projectionSites) yield weights[site];
   }
 
   /** Puts an adapter on in place of the one before; undefined gives the model as it was. */
@@ -250,7 +160,7 @@ export class Decoder implements Disposable {
     this.#adapter = adapter;
     this.#embeddingAdapter = adapter?.embedding;
     for (const projection of this.projections()) projection.adapter = adapter?.projection(projection.place);
-    for (const [layer, weights] of this.#layers.entries()) {
+    for (const [layer, weights] of this.#weights.layers.entries()) {
       weights.adapters = {
         attention: adapter?.sublayer({ layer, sublayer: "attention" }),
         mlp: adapter?.sublayer({ layer, sublayer: "mlp" }),
@@ -386,14 +296,14 @@ export class Decoder implements Disposable {
   ): Tensor {
     return context.scope(() => {
       let stream = embed();
-      for (const [layer, weights] of this.#layers.entries()) {
+      for (const [layer, weights] of this.#weights.layers.entries()) {
         const next = context.scope(() => runLayer(weights, stream, layer));
         // The tape holds what it needs of the spent stream; waiting for the end of the scope would hold all of it.
         if (next.x !== stream.x) stream.x.dispose();
         stream.delta?.dispose();
         stream = next;
       }
-      return normalise(context, stream.x, { addend: stream.delta, weights: this.#finalNorm }).y;
+      return normalise(context, stream.x, { addend: stream.delta, weights: this.#weights.finalNorm }).y;
     });
   }
 
@@ -444,9 +354,7 @@ export class Decoder implements Disposable {
   }
 
   dispose(): void {
-    this.parameters.dispose();
-    for (const weight of this.quantised.values()) weight.dispose();
-    for (const weight of this.stacked.values()) weight.dispose();
+    this.#weights.dispose();
     this.rotary?.cosSin.dispose();
   }
 
