@@ -1,6 +1,6 @@
 /**
  * cuBLASLt: typed bindings, and descriptors and algorithm queries for one kind of product. Column-major, as the library is;
- * matmul.ts does the turning. Knows nothing of tensors, caches or timing.
+ * productPlans.ts does the turning. Knows nothing of tensors, caches or timing.
  * Source: cublasLt.h and cublas_api.h.
  */
 import { invariant } from "../../base/index.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isRegular } from "./matmul.ts";
+import { isRegular } from "./productPlans.ts";
 
 test("products of every step are regular: whole 64s, and a rank on one side", () => {
   const rows = 4096;
