@@ -75,6 +75,7 @@ export interface TensorOptions {
 
 /** Values on their way to the host. */
 export interface PendingValues {
+  readonly isReady: boolean;
   /** Waits for them. */
   wait(): Float64Array;
 }
@@ -214,7 +215,12 @@ export class Tensor implements TensorArgument, Disposable {
   /** Queues a copy of the values to the host; `wait` gives them later. */
   readback(): PendingValues {
     const pending = this.device.readback(this.buffer, this.byteOffset, this.byteLength);
-    return { wait: () => decodeValues(this.dtype, pending.wait()) };
+    return {
+      get isReady() {
+        return pending.isReady;
+      },
+      wait: () => decodeValues(this.dtype, pending.wait()),
+    };
   }
 
   /** Queues a copy of `values`, rounded to the dtype. Throws ShapeError. */

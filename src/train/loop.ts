@@ -2,7 +2,8 @@
  * The training loop: schedules, steps, held-out loss, checkpoints, and what to do when numbers go wrong. It computes and reports;
  * drawing progress is the caller's, through `RunEvents`.
  *
- * One step runs ahead: the results of step s are read after step s + 1 is queued. What depends on results (the spike threshold of step s)
+ * One step runs ahead: the results of step s are read after step s + 1 is queued, or before it where they are there already, so that a
+ * step's time is its own also on a device that computes while it queues. What depends on results (the spike threshold of step s)
  * uses those of steps up to s - normDelaySteps alone, early or late as they may have been read, so that a resumed run repeats it bit for bit.
  */
 import { NautilusError } from "../base/index.ts";
@@ -165,6 +166,10 @@ export class TrainingRun {
       }
       // Signals and timers run between steps.
       await new Promise((resolve) => setImmediate(resolve));
+      if (previous?.pending.isReady === true) {
+        this.#finish(previous);
+        previous = undefined;
+      }
     }
     if (previous !== undefined) this.#finish(previous);
     this.#events.checkpoint?.(this.#state);

@@ -48,6 +48,8 @@ export interface StepResult {
 }
 
 export interface PendingStep {
+  /** Whether the device is done with it. */
+  readonly isReady: boolean;
   /** Waits for the device. */
   wait(): StepResult;
 }
@@ -106,7 +108,12 @@ export class TrainingStep implements StepRunner {
     this.#optimizer.step(context, options);
     const loss = this.#lossSum.readback();
     const norm = this.#optimizer.norm.readback();
-    return { wait: () => stepResult(loss, norm, numTargets) };
+    return {
+      get isReady() {
+        return loss.isReady && norm.isReady;
+      },
+      wait: () => stepResult(loss, norm, numTargets),
+    };
   }
 
   #accumulate(batch: HostBatch, numTargets: number): void {

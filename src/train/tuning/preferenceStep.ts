@@ -64,7 +64,12 @@ export class PreferenceStep implements StepRunner {
     const norm = optimizer.norm.readback();
     this.measures = measuresOf(totals);
     const { loss } = this.measures;
-    return { wait: () => ({ loss, numTargets: numItems, gradientNorm: norm.wait()[0] }) };
+    return {
+      get isReady() {
+        return norm.isReady;
+      },
+      wait: () => ({ loss, numTargets: numItems, gradientNorm: norm.wait()[0] }),
+    };
   }
 
   /** Loss and accuracy without an update. */
