@@ -245,6 +245,17 @@ describe("nautilus tune", () => {
     };
     expect(await activations(true)).toBeLessThan(0.9 * (await activations(false)));
 
+    // Half of the pairs are held out, and judged as pairs; texts by their tokens.
+    const validated = async (run: string, ...more: string[]): Promise<{ numTargets: number }> => {
+      const settings = ["--set", "steps=1", "--set", "data.validationShare=0.5", ...more];
+      const { stdout } = await runCli(...tune(run, "--json", ...settings));
+      const line = stdout.split("\n").find((text) => text.includes('"kind":"validation"'));
+      return JSON.parse(line ?? "{}");
+    };
+    const files = ["--set", `data.train=${JSON.stringify(at("pairs.jsonl"))}`];
+    expect((await validated("judged", "--objective", "dpo", ...files)).numTargets).toBe(3);
+    expect((await validated("counted")).numTargets).toBeGreaterThan(12);
+
     // Losses of the chosen texts are a field of an objective that is named; counted are the texts' tokens, shared or not, without padding.
     const onlyStep = async (
       run: string,

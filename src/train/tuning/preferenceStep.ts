@@ -19,6 +19,8 @@ export interface PreferenceMeasures {
   accuracy: number;
   /** Mean of beta times the difference of rewards. */
   margin: number;
+  /** Pairs, and texts without a pair, that these are means of. */
+  numItems: number;
 }
 
 interface Totals {
@@ -231,5 +233,5 @@ function addItem(
 
 function measuresOf({ loss, numRight, margin, numItems }: Totals): PreferenceMeasures {
   const count = Math.max(1, numItems);
-  return { loss: loss / count, accuracy: numRight / count, margin: margin / count };
+  return { loss: loss / count, accuracy: numRight / count, margin: margin / count, numItems };
 }

@@ -20,7 +20,7 @@ import {
   TrainingRun,
   tuningRate,
 } from "../../../train/index.ts";
-import type { RunOutcome, RunState, StepRunner } from "../../../train/index.ts";
+import type { EvaluationResult, RunOutcome, RunState, StepRunner } from "../../../train/index.ts";
 import { loadRecipeValue } from "../../recipes/load.ts";
 import { stopSignal } from "../../terminal/signals.ts";
 import { TrainingProgress } from "../../terminal/trainingProgress.ts";
@@ -246,10 +246,11 @@ async function trainTuning(
           progress.step(step);
         },
         evaluate: ({ step, tokensSeen: tokens }) => {
-          const loss = validationLoss(parts, makeStep);
-          if (loss === undefined) return false;
+          const result = validate(parts, makeStep);
+          if (result === undefined) return false;
+          const { loss } = result;
           metrics.write({ kind: "validation", name: "validation", step, tokens, loss });
-          progress.evaluation({ loss, numTargets: 0 }, { name: "validation", step, bitsPerByte: undefined });
+          progress.evaluation(result, { name: "validation", step, bitsPerByte: undefined });
           return best.take(step, loss);
         },
         checkpoint: save,
@@ -266,17 +267,18 @@ async function trainTuning(
   }
 }
 
-function validationLoss(
+/** What counts as a target is the objective's: a token, or a pair or text that is judged as a whole. */
+function validate(
   { context, decoder, validation, prepared }: Parts,
   makeStep: () => StepRunner,
-): number | undefined {
+): EvaluationResult | undefined {
   if (validation === undefined) return undefined;
   using step = makeStep();
   // KTO compares texts of one micro-batch: there are always at least two.
   const batches = validation.all(Math.max(2, prepared.recipe.microBatch));
-  return step instanceof PreferenceStep
-    ? step.measure(batches).loss
-    : evaluateLoss(context, decoder, batches).loss;
+  if (!(step instanceof PreferenceStep)) return evaluateLoss(context, decoder, batches);
+  const { loss, numItems } = step.measure(batches);
+  return { loss, numTargets: numItems };
 }
 
 function tokenizerFiles(folder: string): Record<string, string> {
