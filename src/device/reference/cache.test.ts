@@ -1,6 +1,7 @@
 /** Reference: what is written to a paged cache, of floats and of E4M3 codes, and copied within it, by hand. */
 import { describe, expect, it } from "vitest";
 import { placeTensor, readTensor } from "../../../test/host-tensors.ts";
+import type { TensorArgument } from "../contract.ts";
 import { createReferenceDevice } from "./index.ts";
 
 const device = createReferenceDevice();
@@ -66,5 +67,35 @@ describe("kvCacheWrite and kvCacheCopy", () => {
     expect(readTensor(cache.kCache)).toEqual([0, 1, 2].flatMap(() => [0x7e, 0xe8, 0, 0]));
     expect(readTensor(cache.kScales)).toEqual([2 ** -6, 2 ** -6, 2 ** -6, 0, 0, 0]);
     expect(readTensor(cache.vScales)).toEqual([2 ** -7, 2 ** -7, 2 ** -7, 1, 1, 1]);
+  });
+
+  it.each(["f32", "bf16", "f16"] as const)("copies NaNs of %s with their payloads", (dtype) => {
+    const { one, nan } = {
+      f32: { one: 0x3f800000, nan: 0xffa12345 },
+      bf16: { one: 0x3f80, nan: 0xff85 },
+      f16: { one: 0x3c00, nan: 0xfd05 },
+    }[dtype];
+    const bits = dtype === "f32" ? Uint32Array.of(nan, one) : Uint16Array.of(nan, one);
+    const cacheOf = (): TensorArgument => {
+      const cache = tensor(dtype, [0, 0]);
+      device.upload(cache.buffer, 0, new Uint8Array(bits.buffer));
+      return cache;
+    };
+    const [kCache, vCache] = [cacheOf(), cacheOf()];
+    device.run("kvCacheCopy", {
+      kCache,
+      vCache,
+      sources: tensor("i32", [0]),
+      slots: tensor("i32", [1]),
+      numRows: 1,
+      numSlots: 2,
+      numKvHeads: 1,
+      headDim: 1,
+    });
+    for (const { buffer } of [kCache, vCache]) {
+      const copied = bits.slice();
+      device.download(buffer, 0, new Uint8Array(copied.buffer));
+      expect(copied).toEqual(bits.map(() => nan));
+    }
   });
 });

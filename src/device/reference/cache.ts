@@ -3,7 +3,7 @@ import { invariant } from "../../base/index.ts";
 import type { OpArguments } from "../contract.ts";
 import { softmaxInPlace } from "./attention.ts";
 import { cachedHeads, readSlots, writeSlot } from "./cachedHeads.ts";
-import { read, readRows, write, writeRows } from "./memory.ts";
+import { copyWithin, read, readRows, writeRows } from "./memory.ts";
 import type { ReferenceKernels } from "./kernels.ts";
 
 /** Keys and values of one sequence's context, gathered from its blocks: (contextLength, G, D) each. */
@@ -53,10 +53,12 @@ export const cacheKernels = {
     const slots = read(args.slots, args.numRows);
     for (const [row, source] of sources.entries()) {
       for (const { cache, scales, numSlots, numKvHeads } of [keys, values]) {
-        write(cache, read(cache, width, source * width), slots[row] * width);
+        copyWithin(cache, { count: width, source: source * width, target: slots[row] * width });
         if (scales === undefined) continue;
-        for (let head = 0; head < numKvHeads; head++)
-          write(scales, read(scales, 1, head * numSlots + source), head * numSlots + slots[row]);
+        for (let head = 0; head < numKvHeads; head++) {
+          const first = head * numSlots;
+          copyWithin(scales, { count: 1, source: first + source, target: first + slots[row] });
+        }
       }
     }
   },

@@ -88,6 +88,14 @@ export function write(tensor: TensorArgument, values: Float64Array | readonly nu
   region(tensor, start, values.length).set(encode(tensor.dtype, values));
 }
 
+/** Copies `count` elements of an operand to another place of it, bit for bit. Throws ShapeError, DisposedError. */
+export function copyWithin(
+  tensor: TensorArgument,
+  { count, source, target }: { count: number; source: number; target: number },
+): void {
+  region(tensor, target, count).set(region(tensor, source, count));
+}
+
 /** What `read` would give of values after `write` to a tensor of this dtype. */
 export function roundedTo(dtype: Dtype, values: Float64Array): Float64Array {
   const bytes = Uint8Array.from(encode(dtype, values));
