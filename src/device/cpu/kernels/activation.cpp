@@ -161,7 +161,7 @@ NT_OP(activation_codes) {
       parallel_for(args.num_rows, row_grain(columns), [&](int64_t begin, int64_t end, int thread) {
         T* values = static_cast<T*>(scratch(thread, static_cast<int64_t>(sizeof(T)) * max<int64_t>(columns, 1)));
         if (values == nullptr) {
-          has_failed = true;
+          raise_flag(has_failed);
           return;
         }
         for (int64_t row = begin; row < end; row++) {

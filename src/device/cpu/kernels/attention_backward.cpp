@@ -143,7 +143,7 @@ class Backward {
   int32_t run_tasks(int64_t num_tasks, const MakeWork& make_work) const {
     bool has_failed = false;
     parallel_tasks(num_tasks, [&](int64_t task, int thread) {
-      if (!run_work(make_work(task), thread)) has_failed = true;
+      if (!run_work(make_work(task), thread)) raise_flag(has_failed);
     });
     return has_failed ? out_of_memory : ok;
   }

@@ -151,7 +151,7 @@ class Forward {
     parallel_tasks(size.num_tiles, [&](int64_t i, int thread) {
       const Task& own = tasks[size.num_blocks + i];
       float* memory = static_cast<float*>(scratch(thread, 4 * tile_floats()));
-      if (memory == nullptr) has_failed = true;
+      if (memory == nullptr) raise_flag(has_failed);
       else run_tile(units[own.unit], own.index, memory);
     });
     return has_failed ? out_of_memory : ok;

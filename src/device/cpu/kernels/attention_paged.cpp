@@ -198,7 +198,7 @@ class Decode {
     if (num_tasks < 0) return out_of_memory;
     bool has_failed = false;
     parallel_tasks(num_tasks, [&](int64_t task, int thread) {
-      if (!run_span(task, thread)) has_failed = true;
+      if (!run_span(task, thread)) raise_flag(has_failed);
     });
     if (has_failed) return out_of_memory;
     parallel_for(num_sequences * p.heads.num_heads, 1, [&](int64_t begin, int64_t end, int) {
@@ -465,7 +465,7 @@ NT_OP(kv_cache_write) {
       parallel_for(args.num_rows, max<int64_t>(1, pointwise_grain / max<int64_t>(columns, 1)), [&](int64_t begin, int64_t end, int thread) {
         float* heads = static_cast<float*>(scratch(thread, 4 * max<int64_t>(columns, 1)));
         if (heads == nullptr) {
-          has_failed = true;
+          raise_flag(has_failed);
           return;
         }
         attention::write_codes<T>(args, args.k, args.k_row_stride, key_codes(args), begin, end, heads);

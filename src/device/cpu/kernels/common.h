@@ -181,6 +181,9 @@ int thread_index();
 /* Calls body(context, part) for part = 0 .. num_parts - 1 (at most num_threads()), each on its own thread, and waits. */
 void run_parts(int num_parts, void (*body)(void* context, int part), void* context);
 
+/* Sets a flag that several threads of a loop may set, and that is read after it. */
+inline void raise_flag(bool& flag) { __atomic_store_n(&flag, true, __ATOMIC_RELAXED); }
+
 /* Memory of one thread: 64-byte aligned, at least `bytes`, not initialised; the same memory at every call. Null if none. */
 void* scratch(int thread, int64_t bytes);
 /* Memory shared by all threads of a command, by slot 0 .. 7; call it outside of parallel loops. Null if none. */

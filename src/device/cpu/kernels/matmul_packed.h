@@ -120,7 +120,7 @@ class PackedProduct {
       const int64_t part_end = begin + num_shared * (part + 1) / num_shared_tasks;
       const bool is_done = shares_a ? run_task({part_begin, part_end, own_begin, own_end}, thread)
                                     : run_task({own_begin, own_end, part_begin, part_end}, thread);
-      if (!is_done) has_failed = true;
+      if (!is_done) raise_flag(has_failed);
     });
     return has_failed ? out_of_memory : ok;
   }

@@ -102,7 +102,7 @@ int32_t forward(const Forward& p) {
     parallel_for(p.num_rows, grain, [&](int64_t begin, int64_t end, int thread) {
       float* row = static_cast<float*>(scratch(thread, 4 * stride));
       if (row == nullptr) {
-        has_failed = true;
+        raise_flag(has_failed);
         return;
       }
       for (int64_t r = begin; r < end; r++) {

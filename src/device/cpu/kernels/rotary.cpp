@@ -106,7 +106,7 @@ NT_OP(rotary_cache_write) {
         /* A row of heads in f32, and one in its own type. */
         char* heads = static_cast<char*>(scratch(thread, 8 * max<int64_t>(args.num_kv_heads * args.head_dim, 1)));
         if (heads == nullptr) {
-          has_failed = true;
+          raise_flag(has_failed);
           return;
         }
         for (int64_t row = begin; row < end; row++) rotate_row_into_codes<typename decltype(tag)::type>(args, row, heads);

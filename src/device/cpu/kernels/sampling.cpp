@@ -248,7 +248,7 @@ NT_OP(apply_penalties) {
   bool has_failed = false;
   parallel_for(args.num_rows, 1, [&](int64_t begin, int64_t end, int thread) {
     int32_t* sorted = static_cast<int32_t*>(scratch(thread, 4 * max<int64_t>(args.max_history, 1)));
-    if (sorted == nullptr) has_failed = true;
+    if (sorted == nullptr) raise_flag(has_failed);
     else for (int64_t row = begin; row < end; row++) penalise(args, row, sorted);
   });
   return has_failed ? out_of_memory : ok;
@@ -261,7 +261,7 @@ NT_OP(sample) {
   bool has_failed = false;
   parallel_for(args.num_rows, 1, [&](int64_t begin, int64_t end, int thread) {
     void* memory = scratch(thread, Candidates::bytes(args.vocab_size));
-    if (memory == nullptr) has_failed = true;
+    if (memory == nullptr) raise_flag(has_failed);
     else for (int64_t row = begin; row < end; row++) sample_row(args, row, memory);
   });
   return has_failed ? out_of_memory : ok;
