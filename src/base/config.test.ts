@@ -45,4 +45,17 @@ describe("parseConfig", () => {
     expect(messageFor({ count: 0.5 })).toThrow("[sampling] count: expected a whole number, got 0.5");
     expect(messageFor({ names: [] })).toThrow("[sampling] names: expected a list of >=1 items, got []");
   });
+
+  it("says what each form of a field wants that has several", () => {
+    const ids = z.array(z.number()).min(1);
+    const prompts = z.strictObject({ prompt: z.union([z.string(), ids, z.array(ids).min(1)]) });
+    const messageFor = (prompt: unknown): (() => unknown) => {
+      return () => parseConfig("completions", prompts, { prompt });
+    };
+    expect(messageFor([])).toThrow("prompt: expected string or a list of >=1 items, got []");
+    expect(messageFor({})).toThrow("prompt: expected string or array, got {}");
+    expect(messageFor([1, "a"])).toThrow(
+      "prompt: expected string or number at '1' or array at '0', got [1,\"a\"]",
+    );
+  });
 });

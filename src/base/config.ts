@@ -49,6 +49,7 @@ function describeIssue(
 
 /** What zod's message says it wanted, in the words of our sentences: "a number <=1", "one of …". */
 function expectedBy(issue: z.core.$ZodIssue): string {
+  if (issue.code === "invalid_union" && issue.message === "Invalid input") return expectedByAny(issue.errors);
   return issue.message
     .replace(/^(Invalid (input|option)|Too (big|small)): expected /, "")
     .replace(/, received .*$/, "")
@@ -58,6 +59,15 @@ function expectedBy(issue: z.core.$ZodIssue): string {
         `a ${kind === "array" ? "list" : kind}${verb === "have" ? " of" : ""} `,
     )
     .replace(/^int$/, "a whole number");
+}
+
+/** What each form of a field that has several wanted; of a form that differs within, what it wanted there. */
+function expectedByAny(forms: readonly (readonly z.core.$ZodIssue[])[]): string {
+  const wanted = forms.map(([issue]) => {
+    const place = issue.path.length === 0 ? "" : ` at '${issue.path.map(String).join(".")}'`;
+    return `${expectedBy(issue)}${place}`;
+  });
+  return [...new Set(wanted)].join(" or ");
 }
 
 function describeValue(value: unknown): string {
