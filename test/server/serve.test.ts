@@ -2,12 +2,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { serverInfoSchema } from "../../src/app/api/serverInfo.ts";
 import { smallConfig, writeModel } from "../app/model-folders.ts";
 
 const program = fileURLToPath(new URL("../../bin/nautilus.js", import.meta.url));
@@ -22,6 +23,7 @@ const refused =
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "nautilus-serve-"));
   await writeModel(folder, smallConfig("nemotron-tiny"));
+  writeFileSync(join(folder, "README.md"), "---\nlicense: apache-2.0\n---\n# A model\n");
   const options = ["--model", folder, "--model-name", "small", "--port", "0", "--device", "reference"];
   child = spawn(process.execPath, [program, "serve", ...options, "--no-playground", "--api-key", "k"], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -43,6 +45,14 @@ describe("nautilus serve", () => {
     expect(page).toContain("small: f32 on ");
     expect(page).toMatch(/curl http:\/\/127\.0\.0\.1:\d+\/v1\/completions [^]*Authorization: Bearer/);
     expect(page.split("\n").filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  it("names the license of the card where the folder has no text of it", async () => {
+    const response = await fetch(new URL("/info", client.baseURL), {
+      headers: { authorization: "Bearer k" },
+    });
+    const [{ license }] = serverInfoSchema.parse(await response.json()).models;
+    expect(license).toBe("apache-2.0, as the model card says: the folder has no license file.");
   });
 
   it("answers the same streamed, unstreamed and read back as a prompt", async () => {

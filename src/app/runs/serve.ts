@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { ConfigError, messageOf, note, readText } from "../../base/index.ts";
-import { findCachedModel, hubSettings } from "../../checkpoint/index.ts";
+import { findCachedModel, hubSettings, parseModelCard } from "../../checkpoint/index.ts";
 import type { QuantisedFormat } from "../../device/index.ts";
 import type { CacheFormat } from "../../models/index.ts";
 import { loadChatTemplates } from "../../text/index.ts";
@@ -139,15 +139,25 @@ function serverOptionsOf(options: ServeCliOptions): ServerOptionsInput {
 
 function servedModel(name: string, { engine, tokenizer, folder }: OpenEngine): ServedModel {
   const templates = loadChatTemplates(folder);
+  const card = textIn(folder, /^readme(\.md)?$/i);
   return {
     name,
     engine,
     tokenizer,
     chatTemplates: templates.names.length === 0 ? undefined : templates,
-    card: textIn(folder, /^readme(\.md)?$/i),
-    license: textIn(folder, /^(license|licence|notice)(\.(md|txt))?$/i),
+    card,
+    license: textIn(folder, /^(license|licence|notice)(\.(md|txt))?$/i) ?? licenseInCard(card),
     created: Math.floor(statSync(folder).mtimeMs / 1000),
   };
+}
+
+/** The license that a card names, for a folder without its text. */
+function licenseInCard(card: string | undefined): string | undefined {
+  if (card === undefined) return undefined;
+  const { license, licenseName = license, licenseLink } = parseModelCard(card);
+  if (licenseName === undefined) return undefined;
+  const named = licenseLink === undefined ? licenseName : `${licenseName} (${licenseLink})`;
+  return `${named}, as the model card says: the folder has no license file.`;
 }
 
 function textIn(folder: string, pattern: RegExp): string | undefined {

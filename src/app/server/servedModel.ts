@@ -9,7 +9,7 @@ export interface ServedModel {
   readonly tokenizer: Tokenizer;
   /** The model's own chat templates; undefined where it has none. */
   readonly chatTemplates: ChatTemplates | undefined;
-  /** README.md of the model folder, and its license, for people. */
+  /** README.md of the model folder, and its license or what the README.md says of it, for people. */
   readonly card: string | undefined;
   readonly license: string | undefined;
   /** Seconds since 1970. */

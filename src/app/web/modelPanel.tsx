@@ -50,7 +50,10 @@ export function ModelPanel({ store }: { store: Store }) {
       </details>
       <details>
         <summary>License</summary>
-        <pre>{details.license ?? "The model folder has no license file: ask whoever made the model."}</pre>
+        <pre>
+          {details.license ??
+            "The model folder has no license file and its card names none: ask whoever made the model."}
+        </pre>
       </details>
       <p class="version">Nautilus {info.value?.version}</p>
     </section>
