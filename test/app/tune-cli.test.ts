@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -298,6 +299,40 @@ describe("nautilus tune", () => {
     expect(shown.stdout).toMatch(/suggested: --set optim.lr=/);
     expect(existsSync(at("dry"))).toBe(false);
   }, 120_000);
+
+  it("merges into no folder that what it reads is in", async () => {
+    cpSync(characterModel(), at("holds", "base"), { recursive: true });
+    cpSync(fixture("lora"), at("holds", "lora"), { recursive: true });
+    symlinkSync(at("holds", "base"), at("link"));
+    const inventory = (): Set<string> =>
+      new Set(readdirSync(at("holds"), { recursive: true, encoding: "utf8" }));
+    const before = inventory();
+    const refused: [string, string][] = [
+      [at("holds", "base"), "base"],
+      [at("link"), "base"],
+      [at("holds"), "base"],
+      [at("holds", "lora"), "adapter"],
+    ];
+    const merge = [
+      "adapter",
+      "merge",
+      at("holds", "lora"),
+      "--model",
+      at("holds", "base"),
+      "--device",
+      "cpu",
+    ];
+    for (const [output, needed] of refused) {
+      const { code, stderr } = await runCli(...merge, "--output", output, "--force");
+      expect([code, stderr]).toEqual([
+        2,
+        expect.stringContaining(
+          `expected an output folder of its own to replace, got ${output} (the ${needed} is in it)`,
+        ),
+      ]);
+    }
+    expect(inventory()).toEqual(before);
+  });
 
   it("takes LoRA of NeMo where it takes its own", async () => {
     const lora = fixture("nemo/fused.nemo");

@@ -26,7 +26,7 @@ import { labelled } from "../../terminal/columns.ts";
 import { tensorTable } from "../inspect/tensorTable.ts";
 import { findModel, openModel } from "../openModel.ts";
 import { findAdapter } from "./find.ts";
-import { removeOutputFolder } from "../replaceFolder.ts";
+import { expectNothingNeededIn, removeOutputFolder } from "../replaceFolder.ts";
 import type { OpenModel } from "../openModel.ts";
 
 export interface AdapterCliOptions {
@@ -165,10 +165,12 @@ async function withModelAndAdapter(
         hint: "name another, or replace it with --force",
       });
   }
-  const { baseModel } = readAdapterFolder(findAdapter(path));
+  const folder = findAdapter(path);
+  const { baseModel } = readAdapterFolder(folder);
   const base = named ?? baseModel;
   if (base === undefined)
     throw new ConfigError("adapter", "expected --model, got an adapter that names no base");
+  if (force === true) expectNothingNeededIn("adapter", output, { base: findModel(base), adapter: folder });
   using device = await openDevice({ kind, threads });
   const context = new Context(device);
   using model = await openModel(context, base);
