@@ -224,6 +224,10 @@ describe("nautilus tune", () => {
     expect(frozen.memory.gradients).toBe(4 * frozen.trained);
     expect(frozen.memory.optimizer).toBe(8 * frozen.trained);
     expect(frozen.memory.parameters).toBe(4 * (frozen.parameters + frozen.trained));
+    const twice = await runCli(...tune("dry", "--dry-run", "--json", "--method", "ia3"));
+    expect(twice.stderr).toMatch(/--set method=\{.*"lora".*\} replaces method="ia3", which an option gives/);
+    expect(JSON.parse(twice.stdout).trained).toBe(frozen.trained);
+    for (const { stderr } of [lora, full]) expect(stderr).not.toContain("which an option gives");
     const small = await runCli(...tune("dry", "--dry-run", "--json", "--set", "quantise=nf4"));
     expect(JSON.parse(small.stdout).memory.parameters).toBeLessThan(frozen.memory.parameters);
 

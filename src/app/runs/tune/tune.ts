@@ -1,7 +1,7 @@
 /** `nautilus tune`: from a recipe to an adapter (or a tuned model), with validation, early stopping and resuming. */
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
-import { ConfigError, formatCount, note, writeText, countOf } from "../../../base/index.ts";
+import { ConfigError, formatCount, note, warn, writeText, countOf } from "../../../base/index.ts";
 import { showText, textsOf } from "../../../data/index.ts";
 import { openDevice } from "../../../device/index.ts";
 import type { Device } from "../../../device/index.ts";
@@ -68,23 +68,25 @@ interface TuneMode {
 export async function tuneCommand(path: string | undefined, options: TuneCliOptions): Promise<void> {
   const quoted = (field: string, value: string | undefined): string[] =>
     value === undefined ? [] : [`${field}=${JSON.stringify(value)}`];
-  const assignments = [
+  const ofOptions = [
     ...quoted("method", options.method),
     ...quoted("objective", options.objective),
     ...quoted("model", options.model),
     ...(options.data === undefined ? [] : [`data.train=${JSON.stringify(options.data)}`]),
     ...quoted("quantise", options.quantise),
-    ...quoted("run", options.run ?? (path === undefined ? "runs/tune" : undefined)),
+    ...quoted("run", options.run),
     ...quoted("device", options.device),
     ...(options.threads === undefined ? [] : [`threads=${options.threads}`]),
-    ...(options.set ?? []),
   ];
   if (path === undefined && (options.model === undefined || options.data === undefined)) {
     throw new ConfigError("tune", "expected a recipe, or --model and --data, got neither whole", {
       hint: "nautilus tune --model runs/demo --method lora --data chats.jsonl",
     });
   }
-  const recipe = parseTuneRecipe(await loadRecipeValue(path, assignments));
+  const changes = options.set ?? [];
+  warnOfReplaced(ofOptions, changes);
+  const usualRun = quoted("run", path === undefined ? "runs/tune" : undefined);
+  const recipe = parseTuneRecipe(await loadRecipeValue(path, [...usualRun, ...ofOptions, ...changes]));
   using prepared = await prepareTuning(recipe);
   noteStatistics(prepared);
   if (options.showData !== undefined) {
@@ -99,6 +101,15 @@ export async function tuneCommand(path: string | undefined, options: TuneCliOpti
     sweepSteps: options.findLr === true ? usualSweepSteps : options.findLr,
   });
   if (outcome === "stopped") process.exitCode = 130;
+}
+
+/** Changes by --set come last: says which of the options' fields they take the place of. */
+function warnOfReplaced(ofOptions: readonly string[], changes: readonly string[]): void {
+  for (const change of changes) {
+    const [changed] = change.split("=");
+    const replaced = ofOptions.find((option) => `${option.split("=")[0]}.`.startsWith(`${changed}.`));
+    if (replaced !== undefined) warn(`--set ${change} replaces ${replaced}, which an option gives`);
+  }
 }
 
 function showData({ train, tokenizer }: PreparedTuning, numShown: number): void {
