@@ -46,6 +46,16 @@ describe("parseConfig", () => {
     expect(messageFor({ names: [] })).toThrow("[sampling] names: expected a list of >=1 items, got []");
   });
 
+  it("says what kinds there are of a field", () => {
+    const form = z.discriminatedUnion("type", [
+      z.strictObject({ type: z.literal("text") }),
+      z.strictObject({ type: z.literal("json") }),
+    ]);
+    expect(() => parseConfig("chat", z.strictObject({ form }), { form: { type: "xml" } })).toThrow(
+      "[chat] form.type: expected one of 'text' | 'json', got \"xml\"",
+    );
+  });
+
   it("says what each form of a field wants that has several", () => {
     const ids = z.array(z.number()).min(1);
     const prompts = z.strictObject({ prompt: z.union([z.string(), ids, z.array(ids).min(1)]) });

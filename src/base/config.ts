@@ -52,6 +52,7 @@ function expectedBy(issue: z.core.$ZodIssue): string {
   if (issue.code === "invalid_union" && issue.message === "Invalid input") return expectedByAny(issue.errors);
   return issue.message
     .replace(/^(Invalid (input|option)|Too (big|small)): expected /, "")
+    .replace(/^Invalid discriminator value\. Expected /, "one of ")
     .replace(/, received .*$/, "")
     .replace(
       /^(number|string|array) to (be|have) /,
