@@ -48,6 +48,7 @@ export class ParameterStore implements Disposable {
   readonly arenas: readonly ParameterArena[];
   readonly #specs: readonly ParameterSpec[];
   readonly #byName: ReadonlyMap<string, Parameter>;
+  readonly #owned: DisposableStack;
 
   constructor(device: Device, specs: readonly ParameterSpec[], options: ParameterStoreOptions) {
     const { dtype, gradientDtype, elsewhere = new Map<string, Tensor>() } = options;
@@ -67,7 +68,7 @@ export class ParameterStore implements Disposable {
       const values = elsewhere.get(name);
       if (values === undefined) return [];
       const { storage, byteOffset } = values;
-      return [new Parameter(storage.retain(), { name, shape, dtype, byteOffset, decays })];
+      return [made.use(new Parameter(storage.retain(), { name, shape, dtype, byteOffset, decays }))];
     });
     this.#byName = new Map(
       [...this.arenas.flatMap((arena) => arena.parameters), ...others].map((parameter) => [
@@ -76,7 +77,7 @@ export class ParameterStore implements Disposable {
       ]),
     );
     invariant(this.#byName.size === specs.length, "parameter names are unique");
-    made.move();
+    this.#owned = made.move();
   }
 
   /** All parameters in the order of their specs. */
@@ -120,8 +121,7 @@ export class ParameterStore implements Disposable {
   }
 
   dispose(): void {
-    for (const parameter of this.#byName.values()) parameter.dispose();
-    for (const arena of this.arenas) disposeArena(arena);
+    this.#owned.dispose();
   }
 
   [Symbol.dispose](): void {

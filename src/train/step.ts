@@ -179,7 +179,11 @@ export interface UploadedBatch {
 }
 
 /** Queues the copies of a batch; the tensors belong to the innermost scope. */
-export function uploadBatch(context: Context, batch: HostBatch): UploadedBatch {
+export function uploadBatch(
+  context: Context,
+  batch: HostBatch,
+  headRows: Int32Array | undefined = targetRowsOf(batch.targets),
+): UploadedBatch {
   const { tokens, targets, numSequences, sequenceLength, cuSeqLens, rowOfToken } = batch;
   const numRows = tokens.length;
   invariant(numRows === targets.length, "one target per row");
@@ -188,7 +192,6 @@ export function uploadBatch(context: Context, batch: HostBatch): UploadedBatch {
     context
       .empty([values.length], "i32")
       .setBytes(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  const targetRows = targetRowsOf(targets);
   return {
     sequences: {
       tokens: upload(tokens),
@@ -202,8 +205,8 @@ export function uploadBatch(context: Context, batch: HostBatch): UploadedBatch {
         positions: upload(rowOfToken.map((row) => positions[row])),
       },
     },
-    targets: upload(targetRows?.map((row) => targets[row]) ?? targets),
-    targetRows: targetRows && rowIndex(context, targetRows, numRows),
+    targets: upload(headRows?.map((row) => targets[row]) ?? targets),
+    targetRows: headRows && rowIndex(context, headRows, numRows),
   };
 }
 

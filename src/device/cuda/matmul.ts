@@ -103,11 +103,7 @@ export class CudaMatmul {
     const product = fused === undefined || withBias === undefined ? plain : withBias;
     const plan = fused ?? this.#plans.find(context, plain);
     if (plan === undefined) throw unsupported(args);
-    const neededBytes = plan.algorithmWorkspaceBytes;
-    this.#plans.queue(context, plan, {
-      product,
-      workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
-    });
+    this.#plans.queue(context, plan, { product });
     if (fused === undefined && bias !== undefined) launchFinish(context, args, 1);
   }
 
@@ -134,11 +130,7 @@ export class CudaMatmul {
     };
     const plan = this.#plans.find(context, product);
     if (plan === undefined) return false;
-    const neededBytes = plan.algorithmWorkspaceBytes;
-    this.#plans.queue(context, plan, {
-      product,
-      workspace: neededBytes === 0 ? 0 : context.workspace(neededBytes),
-    });
+    this.#plans.queue(context, plan, { product });
     return true;
   }
 

@@ -3,7 +3,7 @@
  * in huge pages where the system has them, and pinned when they are first copied from: whoever fills a block first brings its pages, and
  * only as many are pinned as are needed at once. The order of the compute stream holds.
  */
-import type { CudaSession } from "./session.ts";
+import { eventWithoutTiming, type CudaSession } from "./session.ts";
 import { cudaSuccess } from "./status.ts";
 import type { SystemLibrary } from "./systemLibrary.ts";
 
@@ -12,8 +12,6 @@ export const hugePageBytes = 2 ** 21;
 const largestPageBytes = 2 ** 16;
 /** MADV_HUGEPAGE. */
 export const adviseHugePages = 14;
-/** CU_EVENT_DISABLE_TIMING. */
-const eventWithoutTiming = 2;
 
 interface RingBlock {
   readonly address: number;

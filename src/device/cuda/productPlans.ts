@@ -120,12 +120,13 @@ export class ProductPlans {
     return this.#library.version;
   }
 
-  /** Queues the product; `workspace` is where the algorithm's scratch lies. */
+  /** Queues the product; `workspace` is where the algorithm's scratch lies, the operator's own where nothing is said. */
   queue(
     context: LaunchContext,
     plan: Plan,
-    { product, workspace }: { product: Product; workspace: number },
+    { product, workspace }: { product: Product; workspace?: number },
   ): void {
+    const neededBytes = plan.algorithmWorkspaceBytes;
     if (product.bias !== undefined) this.#library.setBias(plan.descriptors, product.bias.address);
     this.#setScales(plan.descriptors, product);
     this.#scalars.f32[0] = product.alpha;
@@ -140,8 +141,8 @@ export class ProductPlans {
       },
       {
         address: plan.algorithm.address,
-        workspace,
-        workspaceBytes: plan.algorithmWorkspaceBytes,
+        workspace: workspace ?? (neededBytes === 0 ? 0 : context.workspace(neededBytes)),
+        workspaceBytes: neededBytes,
         stream: context.stream,
       },
     );

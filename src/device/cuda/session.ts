@@ -10,7 +10,7 @@ import { cudaNotReady } from "./status.ts";
 /** The oldest GPUs that the kernels are written for: A100. */
 const oldestCapability = 80;
 const nonBlockingStream = 1;
-const eventWithoutTiming = 2;
+export const eventWithoutTiming = 2;
 
 /** The context that is current in this thread. */
 let currentContext = 0;

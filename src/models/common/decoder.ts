@@ -98,6 +98,7 @@ export class Decoder implements Disposable {
   readonly dtype: FloatDtype;
   readonly rotary: RotaryTable | undefined;
   readonly #weights: DecoderWeights;
+  readonly #owned: DisposableStack;
   #embeddingAdapter: EmbeddingAdapter | undefined;
   #adapter: DecoderAdapter | undefined;
 
@@ -118,7 +119,8 @@ export class Decoder implements Disposable {
         frequencies: rotaryFrequencies(config.rotary),
         amplitude: rotaryAmplitude(config.rotary),
       });
-    made.move();
+    if (this.rotary !== undefined) made.use(this.rotary.cosSin);
+    this.#owned = made.move();
   }
 
   get parameters(): ParameterStore {
@@ -354,8 +356,7 @@ export class Decoder implements Disposable {
   }
 
   dispose(): void {
-    this.#weights.dispose();
-    this.rotary?.cosSin.dispose();
+    this.#owned.dispose();
   }
 
   [Symbol.dispose](): void {

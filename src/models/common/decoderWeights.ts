@@ -42,6 +42,7 @@ export class DecoderWeights implements Disposable {
   readonly finalNorm: NormWeights;
   readonly #config: DecoderConfig;
   readonly #isMapped: boolean;
+  readonly #owned: DisposableStack;
 
   /** As the constructor of Decoder. */
   constructor(
@@ -77,7 +78,7 @@ export class DecoderWeights implements Disposable {
     );
     this.layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));
     this.finalNorm = this.#normWeights(finalNormGainName, finalNormBiasName);
-    made.move();
+    this.#owned = made.move();
   }
 
   /** Throws ConfigError where some of the weights can only be read. */
@@ -121,9 +122,7 @@ export class DecoderWeights implements Disposable {
   }
 
   dispose(): void {
-    this.parameters.dispose();
-    for (const weight of this.quantised.values()) weight.dispose();
-    for (const weight of this.stacked.values()) weight.dispose();
+    this.#owned.dispose();
   }
 
   [Symbol.dispose](): void {

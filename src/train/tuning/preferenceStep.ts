@@ -23,6 +23,12 @@ export interface PreferenceMeasures {
   numItems: number;
 }
 
+/** Losses of the rows that the head is run for; of all where `rows` is undefined. */
+interface HeadLosses {
+  tensor: Tensor;
+  rows: Int32Array | undefined;
+}
+
 interface Totals {
   loss: number;
   numRight: number;
@@ -121,23 +127,25 @@ export class PreferenceStep implements StepRunner {
         numItems,
         totals,
       });
-      const factors = ofTargetRows(batch, rowFactors);
+      const { tensor, rows } = losses;
+      const factors = rows === undefined ? rowFactors : Float64Array.from(rows, (row) => rowFactors[row]);
       const gradient = context.tensor(factors, [factors.length], "f32");
-      tape.backward(context, [{ tensor: losses, gradient }]);
+      tape.backward(context, [{ tensor, gradient }]);
     });
   }
 
-  #scores(batch: HostBatch, tape?: Tape): { losses: Tensor; reference: Float64Array } {
+  #scores(batch: HostBatch, tape?: Tape): { losses: HeadLosses; reference: Float64Array } {
     const reference = rowsOf(batch).reference ?? this.#referenceOf(batch);
     return { losses: this.#context.withTape(tape, () => this.#tokenLosses(batch)), reference };
   }
 
-  /** Of the batch's target rows. */
-  #tokenLosses(batch: HostBatch): Tensor {
+  #tokenLosses(batch: HostBatch): HeadLosses {
     const { decoder, chunkBytes } = this.#parts;
-    const { sequences, ...targets } = uploadBatch(this.#context, batch);
+    const rows = targetRowsOf(batch.targets);
+    const { sequences, ...targets } = uploadBatch(this.#context, batch, rows);
     const chunks = chunkBytes === undefined ? {} : { chunkBytes };
-    return decoder.tokenLosses(this.#context, sequences, { ...targets, ignoreIndex, ...chunks });
+    const options = { ...targets, ignoreIndex, ...chunks };
+    return { tensor: decoder.tokenLosses(this.#context, sequences, options), rows };
   }
 
   /** The gradient of the step's mean loss with respect to each row's loss; adds to the totals. */
@@ -194,19 +202,12 @@ function rowsOf({ preference }: HostBatch): PreferenceRows {
 }
 
 /** Losses of all rows of a batch, 0 where the head was not run. */
-function rowLosses({ targets }: HostBatch, losses: Tensor): Float64Array {
-  const values = losses.toArray();
-  const targetRows = targetRowsOf(targets);
-  if (targetRows === undefined) return values;
+function rowLosses({ targets }: HostBatch, { tensor, rows }: HeadLosses): Float64Array {
+  const values = tensor.toArray();
+  if (rows === undefined) return values;
   const all = new Float64Array(targets.length);
-  for (const [index, row] of targetRows.entries()) all[row] = values[index];
+  for (const [index, row] of rows.entries()) all[row] = values[index];
   return all;
-}
-
-/** The values of the rows that the head is run for. */
-function ofTargetRows({ targets }: HostBatch, values: Float64Array): Float64Array {
-  const targetRows = targetRowsOf(targets);
-  return targetRows === undefined ? values : Float64Array.from(targetRows, (row) => values[row]);
 }
 
 const countItems = ({ pairs, unpaired }: PreferenceRows): number => pairs.length + unpaired.length;

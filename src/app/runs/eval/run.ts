@@ -117,10 +117,15 @@ export async function evalCommand(options: EvalCliOptions): Promise<void> {
   }
 }
 
+/** Undefined where it is the model's own dtype, as before there was a choice. */
+function chosenCache({ kvCache }: EvalCliOptions): CacheFormat | undefined {
+  return kvCache === "auto" ? undefined : kvCache;
+}
+
 /** What a server computes with was said to it when it was started. Throws ConfigError. */
-function refuseOwnFormats({ adapter, precision, quantise, kvCache }: EvalCliOptions): void {
-  const changed = kvCache === "auto" ? undefined : kvCache;
-  const given = Object.entries({ adapter, precision, quantise, "kv-cache": changed });
+function refuseOwnFormats(options: EvalCliOptions): void {
+  const { adapter, precision, quantise } = options;
+  const given = Object.entries({ adapter, precision, quantise, "kv-cache": chosenCache(options) });
   const [name] = given.find(([, value]) => value !== undefined) ?? [];
   if (name === undefined) return;
   throw new ConfigError("eval", `expected --${name} with --model, got it with --url`, {
@@ -242,9 +247,9 @@ async function run(
 }
 
 /** As the reference harness writes them: `model=…,adapter=…`. */
-function localArguments({ model, adapter, quantise, kvCache }: EvalCliOptions): string {
-  const changed = kvCache === "auto" ? undefined : kvCache;
-  return Object.entries({ model, adapter, quantise, kvCache: changed })
+function localArguments(options: EvalCliOptions): string {
+  const { model, adapter, quantise } = options;
+  return Object.entries({ model, adapter, quantise, kvCache: chosenCache(options) })
     .flatMap(([key, value]) => (value === undefined ? [] : [`${key}=${value}`]))
     .join(",");
 }
@@ -260,7 +265,7 @@ function logFolder(output: string, model: LanguageModel, options: EvalCliOptions
     temperature: options.temperature,
     precision: options.precision,
     quantise: options.quantise,
-    kvCache: options.kvCache === "auto" ? undefined : options.kvCache,
+    kvCache: chosenCache(options),
     adapter: options.adapter === undefined ? undefined : adapterIdentity(options.adapter),
   };
   checkSettings(join(output, "settings.json"), settings);

@@ -94,11 +94,7 @@ function fitting<Kernel extends Padded>(
 }
 
 /** The common dtype of an attention operator's tensors. Throws DtypeError, UnsupportedOpError. */
-export function attentionDtype(
-  op: OpName,
-  tensors: readonly TensorArgument[],
-  headDim: number,
-): "f32" | "bf16" {
+function attentionDtype(op: OpName, tensors: readonly TensorArgument[], headDim: number): "f32" | "bf16" {
   const dtype = floatDtype(op, tensors[0]);
   const other = tensors.find((tensor) => tensor.dtype !== dtype);
   if (other !== undefined)

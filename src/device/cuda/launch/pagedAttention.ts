@@ -50,26 +50,28 @@ interface DecodeForm {
 type DecodeFormName = "narrow" | "wide";
 type DecodeForms = Readonly<Record<DecodeFormName, DecodeForm>>;
 
+const wide: DecodeForm = {
+  threads: 512,
+  unroll: 2,
+  residentBlocks: { 1: 1, 2: 1, 4: 1 },
+  minSplitTokens: 256,
+};
 const floatForms: DecodeForms = {
   narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 8, 2: 6, 4: 4 }, minSplitTokens: 64 },
-  wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
+  wide,
+};
+const fewCodesForms: DecodeForms = {
+  narrow: { threads: 128, unroll: 2, residentBlocks: { 1: 7, 2: 5, 4: 4 }, minSplitTokens: 64 },
+  wide,
 };
 /**
  * By how many codes an access takes. 16 for many sequences and one query head a block, so that a key's place is found by half as many lanes; 8
  * (f32: 4) for several heads, whose sums need the registers, and for heads that 16 do not divide.
  */
 const codeForms: Readonly<Record<4 | 8 | 16, Partial<DecodeForms>>> = {
-  16: {
-    narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 6 }, minSplitTokens: 64 },
-  },
-  8: {
-    narrow: { threads: 128, unroll: 2, residentBlocks: { 1: 7, 2: 5, 4: 4 }, minSplitTokens: 64 },
-    wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
-  },
-  4: {
-    narrow: { threads: 128, unroll: 2, residentBlocks: { 1: 7, 2: 5, 4: 4 }, minSplitTokens: 64 },
-    wide: { threads: 512, unroll: 2, residentBlocks: { 1: 1, 2: 1, 4: 1 }, minSplitTokens: 256 },
-  },
+  16: { narrow: { threads: 128, unroll: 1, residentBlocks: { 1: 6 }, minSplitTokens: 64 } },
+  8: fewCodesForms,
+  4: fewCodesForms,
 };
 /** How many codes an access takes, or 0 for floats. */
 type AccessCodes = keyof typeof codeForms | 0;
