@@ -17,6 +17,7 @@ import {
 import type { Engine, EngineRequest, StepRunner } from "../src/infer/index.ts";
 import { checkDecoderConfig, Decoder, nemotronPreset } from "../src/models/index.ts";
 import { Context } from "../src/tensor/index.ts";
+import { noModelInfo } from "../test/no-model.ts";
 import { plainTokenizer } from "../test/plain-tokenizer.ts";
 
 const { values, positionals } = parseArgs({
@@ -93,17 +94,7 @@ async function measureHost(): Promise<void> {
         maxBlocksPerSequence: maxContext / blockSize,
       }),
       tokenizer: plainTokenizer(256),
-      info: {
-        maxContext,
-        vocabSize: 256,
-        width: 1,
-        numParameters: 0,
-        dtype: "",
-        quantise: null,
-        kvCache: "",
-        device: "",
-        adapters: [],
-      },
+      info: noModelInfo({ maxContext, vocabSize: 256 }),
       scheduler: { numBlocks, blockSize, maxStepRows: 2048, maxSequences: numSequences },
       endTokens: [],
     });

@@ -59,6 +59,35 @@ function launch(args: OpArguments<"matmul">, form?: StreamedForm): void {
     throw new DeviceError("cuda", "expected the kernel to apply, got a refusal");
 }
 
+/** Runs a product into `again` from a graph, twice, and compares its bytes. */
+function expectSameFromGraph(first: Buffer, again: TensorArgument, run: () => void): void {
+  using graph = device.capture(() => {
+    for (let repeat = 0; repeat < 3; repeat++) run();
+  });
+  for (let replay = 0; replay < 2; replay++) {
+    graph.replay();
+    expect(bytesOf(again).equals(first)).toBe(true);
+  }
+}
+
+/** The largest distance from the expected results in units of their bounds, over some columns of each row; what lies between rows must be untouched. */
+function worstOf(
+  { m, n, k, padding }: Required<Omit<Shape, "form">>,
+  y: ArrayLike<number>,
+  expected: (row: number, column: number) => { exact: number; bound: number },
+): number {
+  const stride = Math.max(1, Math.floor((m * n * k) / 2e7));
+  let worst = 0;
+  for (let row = 0; row < m; row++) {
+    for (let column = row % stride; column < n; column += stride) {
+      const { exact, bound } = expected(row, column);
+      worst = Math.max(worst, Math.abs(y[row * (n + padding) + column] - exact) / bound);
+    }
+    for (let column = n; column < n + padding; column++) expect(y[row * (n + padding) + column]).toBe(77);
+  }
+  return worst;
+}
+
 /** Runs the product eagerly and twice from a graph, and compares some columns of each row with float64. */
 function check({ m, n, k, padding = 0, form }: Shape, dtype: "f32" | "bf16"): void {
   const ld = k + padding;
@@ -71,29 +100,15 @@ function check({ m, n, k, padding = 0, form }: Shape, dtype: "f32" | "bf16"): vo
   const args: OpArguments<"matmul"> = { a, b, c, ...integers, alpha: 1, beta: 0 };
   launch(args, form);
   const first = bytesOf(c);
-  const graph = device.capture(() => {
-    for (let run = 0; run < 3; run++) launch({ ...args, c: again }, form);
+  expectSameFromGraph(first, again, () => launch({ ...args, c: again }, form));
+  const worst = worstOf({ m, n, k, padding }, decodeValues(dtype, first), (row, column) => {
+    let exact = 0;
+    for (let i = 0; i < k; i++) exact += x.values[row * ld + i] * w.values[column * ld + i];
+    // Products of numbers in [-1, 1) add up to about sqrt(k) / 3. The tensor cores cut a sum off at each of k / 16 steps instead of
+    // rounding it, so errors grow with k: measured up to 0.1 units of sqrt(k) a step.
+    return { exact, bound: epsilons[dtype] * Math.abs(exact) + (8 + k / 64) * epsilons.f32 * Math.sqrt(k) };
   });
-  for (let replay = 0; replay < 2; replay++) {
-    graph.replay();
-    expect(bytesOf(again).equals(first)).toBe(true);
-  }
-  const y = decodeValues(dtype, first);
-  const stride = Math.max(1, Math.floor((m * n * k) / 2e7));
-  let worst = 0;
-  for (let row = 0; row < m; row++) {
-    for (let column = row % stride; column < n; column += stride) {
-      let sum = 0;
-      for (let i = 0; i < k; i++) sum += x.values[row * ld + i] * w.values[column * ld + i];
-      // Products of numbers in [-1, 1) add up to about sqrt(k) / 3. The tensor cores cut a sum off at each of k / 16 steps instead of
-      // rounding it, so errors grow with k: measured up to 0.1 units of sqrt(k) a step.
-      const bound = epsilons[dtype] * Math.abs(sum) + (8 + k / 64) * epsilons.f32 * Math.sqrt(k);
-      worst = Math.max(worst, Math.abs(y[row * (n + padding) + column] - sum) / bound);
-    }
-    for (let column = n; column < n + padding; column++) expect(y[row * (n + padding) + column]).toBe(77);
-  }
   expect(worst, `m ${m}, n ${n}, k ${k}, ${dtype}`).toBeLessThan(1);
-  graph.dispose();
   for (const tensor of [a, b, c, again]) tensor.buffer.dispose();
 }
 
@@ -204,27 +219,14 @@ function checkScaled({ m, n, k, padding = 0, form }: Shape, dtype: "f32" | "bf16
   };
   run(c);
   const first = bytesOf(c);
-  using graph = device.capture(() => {
-    for (let repeat = 0; repeat < 3; repeat++) run(again);
+  expectSameFromGraph(first, again, () => run(again));
+  const worst = worstOf({ m, n, k, padding }, decodeValues(dtype, first), (row, column) => {
+    let sum = 0;
+    for (let i = 0; i < k; i++) sum += x.values[row * k + i] * w.values[column * k + i];
+    const scaled = sum * aScales.values[row] * bScales.values[column];
+    const exact = scaled + shift.values[column];
+    return { exact, bound: epsilons[dtype] * Math.abs(exact) + 2 * epsilons.f32 * (Math.abs(scaled) + 1) };
   });
-  for (let replay = 0; replay < 2; replay++) {
-    graph.replay();
-    expect(bytesOf(again).equals(first)).toBe(true);
-  }
-  const y = decodeValues(dtype, first);
-  const stride = Math.max(1, Math.floor((m * n * k) / 2e7));
-  let worst = 0;
-  for (let row = 0; row < m; row++) {
-    for (let column = row % stride; column < n; column += stride) {
-      let sum = 0;
-      for (let i = 0; i < k; i++) sum += x.values[row * k + i] * w.values[column * k + i];
-      const scaled = sum * aScales.values[row] * bScales.values[column];
-      const exact = scaled + shift.values[column];
-      const bound = epsilons[dtype] * Math.abs(exact) + 2 * epsilons.f32 * (Math.abs(scaled) + 1);
-      worst = Math.max(worst, Math.abs(y[row * (n + padding) + column] - exact) / bound);
-    }
-    for (let column = n; column < n + padding; column++) expect(y[row * (n + padding) + column]).toBe(77);
-  }
   expect(worst, `codes, m ${m}, n ${n}, k ${k}, ${dtype}`).toBeLessThan(1);
   for (const tensor of [a, b, c, again, aScales.tensor, bScales.tensor, shift.tensor])
     tensor.buffer.dispose();

@@ -7,36 +7,17 @@ import { describe, expect, it } from "vitest";
 import { OutOfMemoryError } from "../../src/base/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import type { Device } from "../../src/device/index.ts";
-import { createEngine, generateTogether, parseSampling } from "../../src/infer/index.ts";
-import type { EngineCore, EngineOptions, EngineRequest, SamplingInput } from "../../src/infer/index.ts";
+import { createEngine } from "../../src/infer/index.ts";
+import type { EngineCore, EngineOptions } from "../../src/infer/index.ts";
 import { cacheBytesPerToken } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { plainTokenizer } from "../plain-tokenizer.ts";
 import { tinyConfig, tinyDecoder } from "../tiny-model.ts";
+import { collect, request } from "./answers.ts";
+import type { Answer } from "./answers.ts";
 
 const promptA = [5, 9, 33, 2, 41, 7, 7, 60, 12];
 const promptB = [1, 50];
-
-function request(prompt: readonly number[], sampling: SamplingInput): EngineRequest {
-  return { prompt, sampling: parseSampling({ temperature: 0, ...sampling }) };
-}
-
-interface Answer {
-  tokens: number[];
-  logprobs: number[];
-  numCachedTokens: number;
-}
-
-async function collect(engine: EngineCore, requests: readonly EngineRequest[]): Promise<Answer[]> {
-  const answers = requests.map((): Answer => ({ tokens: [], logprobs: [], numCachedTokens: 0 }));
-  for await (const { index, event } of generateTogether(engine, requests)) {
-    if (event.type === "end") answers[index].numCachedTokens = event.numCachedTokens;
-    if (event.type !== "token") continue;
-    answers[index].tokens.push(event.token);
-    answers[index].logprobs.push(event.logprob);
-  }
-  return answers;
-}
 
 async function withEngine(
   device: Device,

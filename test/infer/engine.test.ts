@@ -6,68 +6,17 @@ import { describe, expect, it } from "vitest";
 import type { FloatDtype } from "../../src/base/index.ts";
 import { openDevice } from "../../src/device/index.ts";
 import type { Device } from "../../src/device/index.ts";
-import { createEngine, EngineLanguageModel, generateTogether, parseSampling } from "../../src/infer/index.ts";
-import type {
-  EngineCore,
-  EngineEvent,
-  EngineOptions,
-  EngineRequest,
-  SamplingInput,
-  TokenLogprobs,
-} from "../../src/infer/index.ts";
+import { createEngine, EngineLanguageModel } from "../../src/infer/index.ts";
+import type { EngineCore, EngineOptions } from "../../src/infer/index.ts";
 import type { Decoder } from "../../src/models/index.ts";
 import { Context } from "../../src/tensor/index.ts";
 import { plainTokenizer } from "../plain-tokenizer.ts";
 import { tinyConfig, tinyDecoder } from "../tiny-model.ts";
+import { collect, request } from "./answers.ts";
+import type { Answer } from "./answers.ts";
 
 const promptA = [5, 9, 33, 2, 41, 7, 7, 60, 12];
 const promptB = [1, 50];
-
-function request(
-  prompt: readonly number[],
-  sampling: SamplingInput,
-  rest: Partial<EngineRequest> = {},
-): EngineRequest {
-  return { prompt, sampling: parseSampling({ temperature: 0, ...sampling }), ...rest };
-}
-
-interface Answer {
-  tokens: number[];
-  logprobs: number[];
-  ranked: TokenLogprobs[];
-  prompt: readonly TokenLogprobs[] | undefined;
-  alternatives: readonly TokenLogprobs[];
-  reason: string;
-  numCachedTokens: number;
-}
-
-async function collect(engine: EngineCore, requests: readonly EngineRequest[]): Promise<Answer[]> {
-  const answers = requests.map((): Answer => ({
-    tokens: [],
-    logprobs: [],
-    ranked: [],
-    prompt: undefined,
-    alternatives: [],
-    reason: "",
-    numCachedTokens: 0,
-  }));
-  for await (const { index, event } of generateTogether(engine, requests)) take(answers[index], event);
-  return answers;
-}
-
-function take(answer: Answer, event: EngineEvent): void {
-  if (event.type === "prompt") {
-    answer.prompt = event.logprobs;
-    answer.alternatives = event.alternatives;
-  } else if (event.type === "end") {
-    answer.reason = event.reason;
-    answer.numCachedTokens = event.numCachedTokens;
-  } else {
-    answer.tokens.push(event.token);
-    answer.logprobs.push(event.logprob);
-    answer.ranked.push(event);
-  }
-}
 
 /** log softmax of the training forward at every position, float64. */
 function forwardLogprobs(context: Context, decoder: Decoder, tokens: readonly number[]): Float64Array[] {

@@ -5,6 +5,7 @@ import { expect, it } from "vitest";
 import { FakeRunner } from "../../src/infer/engine/fakeRunner.ts";
 import { EngineCore, parseSampling, serveEngine } from "../../src/infer/index.ts";
 import type { FromEngine } from "../../src/infer/index.ts";
+import { noModelInfo } from "../no-model.ts";
 import { plainTokenizer } from "../plain-tokenizer.ts";
 
 const scheduler = { numBlocks: 64, blockSize: 16, maxStepRows: 64, maxSequences: 4 };
@@ -13,17 +14,7 @@ it("sends a step's tokens before the next step is waited for: one message a step
   const engine = new EngineCore({
     runner: new FakeRunner({ ...scheduler, vocabSize: 256 }),
     tokenizer: plainTokenizer(256),
-    info: {
-      maxContext: 512,
-      vocabSize: 256,
-      width: 1,
-      numParameters: 0,
-      dtype: "",
-      quantise: null,
-      kvCache: "",
-      device: "",
-      adapters: [],
-    },
+    info: noModelInfo({ maxContext: 512, vocabSize: 256 }),
     scheduler,
     endTokens: [],
   });
