@@ -2,10 +2,10 @@
  * Reference: what a paged cache holds of a head. Floats as they are; or E4M3 codes with a scale for each slot and head, as quantiseRows makes them of
  * a head's vector. Scales (G, numSlots).
  */
-import { fromBf16Bits, invariant, roundTo } from "../../base/index.ts";
+import { invariant } from "../../base/index.ts";
 import type { TensorArgument } from "../contract.ts";
 import { e4m3ValueOf, quantiseE4m3 } from "./float8.ts";
-import { bf16BitsOf, read, write } from "./memory.ts";
+import { read, roundedTo, write } from "./memory.ts";
 
 /** Keys or values of a cache. */
 interface CachedHeads {
@@ -72,17 +72,10 @@ export function writeSlot(
     write(cache, heads, slot * width);
     return;
   }
-  const rounded = heads.map((value) => roundedOnce(dtype, value));
+  const rounded = roundedTo(dtype, heads);
   for (let head = 0; head < numKvHeads; head++) {
     const { scale, codes } = quantiseE4m3(rounded.subarray(head * headDim, (head + 1) * headDim));
     write(scales, [scale], head * numSlots + slot);
     write(cache, codes, slot * width + head * headDim);
   }
-}
-
-/** As a store rounds. */
-function roundedOnce(dtype: TensorArgument["dtype"], value: number): number {
-  if (dtype === "bf16") return fromBf16Bits(bf16BitsOf(value));
-  invariant(dtype === "f32" || dtype === "f16" || dtype === "f64", "heads of floats");
-  return roundTo(dtype, value);
 }

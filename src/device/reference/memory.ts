@@ -155,7 +155,7 @@ const roundedBits = new Uint32Array(roundedValue.buffer);
  * The bf16 bits of a float64 number, rounded once: the float32 between is rounded to odd, which keeps what the second
  * rounding needs (Boldo and Melquiond, "When double rounding is odd", 2005).
  */
-export function bf16BitsOf(value: number): number {
+function bf16BitsOf(value: number): number {
   roundedValue[0] = value;
   const nearest = roundedValue[0];
   let bits = roundedBits[0];

@@ -11,6 +11,7 @@ import type { SamplingInput } from "../sampling.ts";
 import type { EngineEvent, EngineRequest } from "./contract.ts";
 import { EngineCore } from "./core.ts";
 import { fakeContinuation, FakeRunner } from "./fakeRunner.ts";
+import { noModelInfo } from "../../../test/no-model.ts";
 
 const vocabSize = 300;
 
@@ -54,17 +55,7 @@ function makeEngine({ numBlocks, blockSize, maxStepRows, maxSequences, isReady }
       ...(isReady === undefined ? {} : { isReady }),
     }),
     tokenizer,
-    info: {
-      maxContext: numBlocks * blockSize,
-      vocabSize,
-      width: 1,
-      numParameters: 0,
-      dtype: "none",
-      quantise: null,
-      kvCache: "none",
-      device: "none",
-      adapters: [],
-    },
+    info: noModelInfo({ maxContext: numBlocks * blockSize, vocabSize }),
     scheduler: { numBlocks, blockSize, maxStepRows, maxSequences },
     endTokens: [],
   });
@@ -337,17 +328,7 @@ describe("the engine", () => {
         [Symbol.dispose]: () => {},
       },
       tokenizer,
-      info: {
-        maxContext: 36,
-        vocabSize,
-        width: 1,
-        numParameters: 0,
-        dtype: "",
-        quantise: null,
-        kvCache: "",
-        device: "",
-        adapters: [],
-      },
+      info: noModelInfo({ maxContext: 36, vocabSize }),
       scheduler: { numBlocks: 9, blockSize: 4, maxStepRows: 8, maxSequences: 2 },
       endTokens: [],
     });
