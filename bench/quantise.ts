@@ -15,7 +15,7 @@ import { RandomStream } from "../src/base/index.ts";
 import { openDevice, quantisedFormats } from "../src/device/index.ts";
 import type { Device } from "../src/device/index.ts";
 import { checkDecoderConfig, Decoder, nemotronPreset } from "../src/models/index.ts";
-import { Context, matmulInto, QuantisedWeight, Tape } from "../src/tensor/index.ts";
+import { Context, matmulInto, quantisedWeight, Tape } from "../src/tensor/index.ts";
 import type { Tensor } from "../src/tensor/index.ts";
 import type { Tokenizer } from "../src/text/index.ts";
 import { AdamW } from "../src/train/index.ts";
@@ -86,7 +86,7 @@ function speeds(context: Context): void {
     report("bf16", 2 * numRows * width, plain, plain);
     for (const format of quantisedFormats) {
       const weights = dense.map((weight) => {
-        const quantised = new QuantisedWeight(device, weight.shape, { format });
+        const quantised = quantisedWeight(device, weight.shape, { format });
         quantised.assign(context, weight);
         return quantised;
       });

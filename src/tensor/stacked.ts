@@ -12,7 +12,6 @@ import type { Tensor } from "./tensor.ts";
 export class StackedWeight implements FrozenWeight, Disposable {
   /** (F, C) */
   readonly shape: Shape;
-  readonly takesCodes = false;
   /** (F_i, C), the rows in order. */
   readonly #parts: readonly Tensor[];
 

@@ -16,7 +16,7 @@ import {
   parseAdapterConfig,
   weightBytes,
 } from "../../src/models/index.ts";
-import { Context, QuantisedWeight, Tape, type Tensor } from "../../src/tensor/index.ts";
+import { Context, quantisedWeight, Tape, type Tensor } from "../../src/tensor/index.ts";
 import { openOrSkip } from "../open-device.ts";
 import { tinyConfig } from "../tiny-model.ts";
 
@@ -72,7 +72,7 @@ describe.each(["reference", "cpu", "cuda"] as const)("quantised weights on %s", 
     using device = await openOrSkip(kind, test);
     const context = new Context(device);
     expect(golden.table).toEqual([...nf4Values]);
-    using weight = new QuantisedWeight(device, golden.shape, { format: "nf4" });
+    using weight = quantisedWeight(device, golden.shape, { format: "nf4" });
     context.scope(() => {
       const values = golden.weight.map(fromBf16Bits);
       weight.assign(context, context.tensor(values, golden.shape, "f32"));
@@ -118,7 +118,7 @@ describe.each(["reference", "cpu", "cuda"] as const)("fp8 on %s", (kind) => {
     using device = await openOrSkip(kind, test);
     const context = new Context(device);
     const [n, k] = [48, 160];
-    using weight = new QuantisedWeight(device, [n, k], { format: "fp8" });
+    using weight = quantisedWeight(device, [n, k], { format: "fp8" });
     context.scope(() => {
       const normal = (numRows: number, seed: number): Tensor => {
         const y = context.empty([numRows, k], "f32");
@@ -129,7 +129,7 @@ describe.each(["reference", "cpu", "cuda"] as const)("fp8 on %s", (kind) => {
       const [x, bias] = [normal(m, 1), context.full([n], "f32", 0.25)];
       weight.assign(context, normal(n, 2));
       // What the rows of x are as codes, found by the weights' own way.
-      using rows = new QuantisedWeight(device, [m, k], { format: "fp8" });
+      using rows = quantisedWeight(device, [m, k], { format: "fp8" });
       rows.assign(context, x);
       const [left, right] = [rows, weight].map((each) => each.dequantise(context, "f32").toArray());
       const y = context.empty([m, n], "f32");

@@ -4,8 +4,8 @@
  */
 import { ConfigError } from "../../base/index.ts";
 import type { FloatDtype } from "../../base/index.ts";
-import { ParameterStore, QuantisedWeight, StackedWeight } from "../../tensor/index.ts";
-import type { Context, NormWeights, QuantisedFormat, Tensor } from "../../tensor/index.ts";
+import { ParameterStore, quantisedWeight, StackedWeight } from "../../tensor/index.ts";
+import type { Context, NormWeights, QuantisedFormat, QuantisedWeight, Tensor } from "../../tensor/index.ts";
 import type { DecoderConfig } from "./config.ts";
 import type { MappedWeights } from "./mapping.ts";
 import { Projection } from "./projection.ts";
@@ -73,7 +73,7 @@ export class DecoderWeights implements Disposable {
     this.quantised = new Map(
       quantised.map(({ name, shape, format }) => [
         name,
-        made.use(new QuantisedWeight(device, shape, { format })),
+        made.use(quantisedWeight(device, shape, { format })),
       ]),
     );
     this.layers = Array.from({ length: config.numLayers }, (_, layer) => this.#layerWeights(layer));

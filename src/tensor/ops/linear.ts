@@ -49,9 +49,7 @@ export interface FrozenWeight {
   readonly shape: Shape;
   /** y (N, F) = x (N, C) W^T + bias; assigned. */
   multiply(context: Context, operands: { x: Tensor; y: Tensor; bias: Tensor | undefined }): void;
-  /** Whether rows may be given as codes, to `multiplyCodes`. */
-  readonly takesCodes: boolean;
-  /** y (N, F) = rows (N, C) W^T + bias from the rows' codes; assigned. */
+  /** y (N, F) = rows (N, C) W^T + bias from the rows' codes; assigned. Absent where rows cannot be given as codes. */
   multiplyCodes?(context: Context, operands: { codes: RowCodes; y: Tensor; bias: Tensor | undefined }): void;
   /** dx (N, C) = dy (N, F) W; assigned. */
   multiplyTransposed(context: Context, operands: { dy: Tensor; dx: Tensor }): void;
@@ -112,7 +110,7 @@ export function linear(
 
 /** Whether a product without gradients may be given its rows' codes alone. */
 export function takesCodes(context: Context, weight: LinearWeight): boolean {
-  return context.tape === undefined && !(weight instanceof Tensor) && weight.takesCodes;
+  return context.tape === undefined && !(weight instanceof Tensor) && weight.multiplyCodes !== undefined;
 }
 
 /** As `linear`, from codes (N, C) and outside the tape; y (N, F) in `outputDtype`. For weights that take codes. */
@@ -121,10 +119,7 @@ export function linearOfCodes(
   codes: RowCodes,
   { weight, bias, outputDtype }: { weight: LinearWeight; bias?: Tensor | undefined; outputDtype: Dtype },
 ): Tensor {
-  invariant(
-    !(weight instanceof Tensor) && weight.takesCodes && weight.multiplyCodes !== undefined,
-    "a weight that takes codes",
-  );
+  invariant(!(weight instanceof Tensor) && weight.multiplyCodes !== undefined, "a weight that takes codes");
   const y = context.empty([codes.codes.numRows, weight.shape[0]], outputDtype);
   weight.multiplyCodes(context, { codes, y, bias });
   return y;
